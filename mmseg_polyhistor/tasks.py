@@ -1,0 +1,258 @@
+"""The single table of what a task is.
+
+Loading, augmentation, padding, heads, losses, metrics, post-processing and drawing all read a task's `TaskSpec` and
+dispatch on `TaskSpec.kind`; none of them knows a task by its name. A user adds a task with one row:
+
+    >>> register_task(TaskSpec(name='garments', kind='semantic', channels=59, ...))
+
+in a module that the config names in `custom_imports`.
+
+Arrays and tensors of the kinds:
+
+============  =================================  ==============================  ================================
+kind          label in the pipeline (`gt_key`)   label in a sample (`gt_field`)  prediction (`pred_field`)
+============  =================================  ==============================  ================================
+semantic      uint8 (H, W), 0..channels-1        uint8 (1, H, W)                 int64 (1, H, W), the class
+binary        uint8 (H, W), 0 or 1               uint8 (1, H, W)                 float32 (1, H, W), in [0, 1]
+unit_vector   float32 (H, W, 3), length 1        float32 (3, H, W)               float32 (3, H, W), length 1
+============  =================================  ==============================  ================================
+
+A pixel (for vectors: all three components) that equals `ignore_value` carries no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ['KINDS', 'TaskSpec', 'get_task', 'get_tasks', 'known_tasks', 'register_task']
+
+KINDS = ('semantic', 'binary', 'unit_vector')
+FLIP_RULES = ('keep', 'negate_x')  # what a horizontal flip does to the values, beside moving them
+ROTATION_RULES = ('keep', 'turn_xy')  # what an in-plane rotation does to the values, beside moving them
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One dense task.
+
+    Args:
+        name: The task's name in configs, log keys and metrics (a valid identifier).
+        kind: 'semantic' (one of several classes), 'binary' (a probability) or 'unit_vector' (a direction).
+        channels: Output channels of the task's decoder.
+        gt_key: Key of the label map in the pipeline's `results` dict.
+        gt_field: Field of the label in `SegDataSample`.
+        pred_field: Field of the prediction in `SegDataSample`.
+        ignore_value: The label value of a pixel without label. Defaults to 255.
+        flip: What a horizontal flip does to the values: 'keep' or 'negate_x'. Defaults to 'keep'.
+        rotate: What a rotation of the image does to the values: 'keep' or 'turn_xy'. Defaults to 'keep'.
+        loss: Config of the task's loss, registered in `mmseg.registry.MODELS`, its `loss_weight` included.
+        metric: The metric that the multi-task gain uses (a key of what the kind's accumulator reports).
+        lower_is_better: Direction of `metric`. Defaults to False.
+        classes: Class names of a semantic task. Defaults to ().
+        palette: RGB colour per class. Defaults to ().
+
+    Raises:
+        ValueError: if a field contradicts another; the message names the task, the field and what is allowed.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    gt_key: str
+    gt_field: str
+    pred_field: str
+    loss: dict[str, Any]
+    metric: str
+    ignore_value: int = 255
+    flip: str = 'keep'
+    rotate: str = 'keep'
+    lower_is_better: bool = False
+    classes: tuple[str, ...] = ()
+    palette: tuple[Colour, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        def demand(condition: bool, message: str) -> None:
+            if not condition:
+                raise ValueError(f'TaskSpec {self.name!r}: {message}')
+
+        demand(isinstance(self.name, str) and self.name.isidentifier(), 'the name must be a valid identifier')
+        demand(self.kind in KINDS, f'kind must be one of {KINDS}, got {self.kind!r}')
+        demand(
+            isinstance(self.channels, int) and self.channels > 0,
+            f'channels must be a positive int, got {self.channels!r}',
+        )
+        demand(self.flip in FLIP_RULES, f'flip must be one of {FLIP_RULES}, got {self.flip!r}')
+        demand(self.rotate in ROTATION_RULES, f'rotate must be one of {ROTATION_RULES}, got {self.rotate!r}')
+        demand(self.gt_field != self.pred_field, f'gt_field and pred_field are both {self.gt_field!r}')
+        demand('type' in self.loss, "loss must be a config dict with the key 'type'")
+        expected = {'binary': 1, 'unit_vector': 3}.get(self.kind)
+        demand(
+            expected is None or self.channels == expected,
+            f'kind {self.kind!r} has {expected} channel(s), got {self.channels}',
+        )
+        if self.kind == 'semantic':
+            demand(
+                len(self.classes) == self.channels,
+                f'{len(self.classes)} class names for {self.channels} channels',
+            )
+            demand(
+                len(self.palette) == self.channels,
+                f'{len(self.palette)} palette colours for {self.channels} channels',
+            )
+            demand(
+                self.channels <= self.ignore_value <= 255,
+                f'ignore_value must lie in {self.channels}..255 (labels are uint8), got {self.ignore_value}',
+            )
+        if self.kind == 'binary':
+            demand(
+                1 < self.ignore_value <= 255,
+                f'ignore_value must lie in 2..255 (labels are uint8), got {self.ignore_value}',
+            )
+
+
+_TASKS: dict[str, TaskSpec] = {}
+
+
+def register_task(spec: TaskSpec, *, force: bool = False) -> TaskSpec:
+    """Add a row to the table.
+
+    Args:
+        spec: The task.
+        force: Replace a row of the same name. Defaults to False.
+
+    Returns:
+        The task, so that the call can stand in an assignment.
+
+    Raises:
+        ValueError: if the name, or one of the fields, belongs to another task already.
+    """
+    known = _TASKS.get(spec.name)
+    if known is not None and known != spec and not force:
+        raise ValueError(
+            f'a task named {spec.name!r} exists already; choose another name, or pass force=True to replace it'
+        )
+    for other in _TASKS.values():
+        if other.name == spec.name:
+            continue
+        for attribute in ('gt_key', 'gt_field', 'pred_field'):
+            if getattr(other, attribute) == getattr(spec, attribute):
+                raise ValueError(
+                    f'task {spec.name!r}: {attribute} {getattr(spec, attribute)!r} belongs to task {other.name!r} already'
+                )
+    _TASKS[spec.name] = spec
+    return spec
+
+
+def known_tasks() -> tuple[str, ...]:
+    """The names of all registered tasks, in the order of their registration."""
+    return tuple(_TASKS)
+
+
+def get_task(name: str) -> TaskSpec:
+    """The row of one task.
+
+    Raises:
+        KeyError: if there is no such task; the message lists the known ones.
+    """
+    if name not in _TASKS:
+        raise KeyError(
+            f'unknown task {name!r}; known tasks are {list(_TASKS)}. Add one with mmseg_polyhistor.tasks.register_task'
+        )
+    return _TASKS[name]
+
+
+def get_tasks(names: Iterable[str]) -> tuple[TaskSpec, ...]:
+    """The rows of several tasks, in the order given.
+
+    Raises:
+        KeyError: for an unknown task.
+        ValueError: if `names` is a plain string, empty, or names a task twice.
+    """
+    if isinstance(names, str):
+        raise ValueError(f'tasks must be a sequence of names, got the string {names!r}; write ({names!r},)')
+    names = tuple(names)
+    if not names:
+        raise ValueError(f'no task is named; known tasks are {list(_TASKS)}')
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f'tasks named more than once: {twice} in {list(names)}')
+    return tuple(get_task(n) for n in names)
+
+
+def _voc_palette(n: int) -> tuple[Colour, ...]:
+    """PASCAL VOC's colour map: the bits of the index, spread over the high bits of R, G and B (VOC devkit)."""
+    colours = []
+    for index in range(n):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colours.append(tuple(rgb))
+    return tuple(colours)
+
+
+# Loss weights 1 / 2 / 5 / 10: the recipe of the ASTMT line of work, which the paper builds on.
+register_task(
+    TaskSpec(
+        name='semseg',
+        kind='semantic',
+        channels=21,
+        gt_key='gt_seg_map',
+        gt_field='gt_sem_seg',
+        pred_field='pred_sem_seg',
+        loss=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0),
+        metric='mIoU',
+        classes=(
+            'background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+            'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
+        ),
+        palette=_voc_palette(21),
+    )
+)  # fmt: skip
+register_task(
+    TaskSpec(
+        name='human_parts',
+        kind='semantic',
+        channels=7,
+        gt_key='gt_human_parts',
+        gt_field='gt_human_parts',
+        pred_field='pred_human_parts',
+        loss=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=2.0),
+        metric='mIoU',
+        classes=('background', 'head', 'torso', 'upper_arm', 'lower_arm', 'upper_leg', 'lower_leg'),
+        palette=_voc_palette(7),
+    )
+)
+register_task(
+    TaskSpec(
+        name='saliency',
+        kind='binary',
+        channels=1,
+        gt_key='gt_saliency',
+        gt_field='gt_saliency',
+        pred_field='pred_saliency',
+        loss=dict(type='ClassBalancedBCELoss', loss_weight=5.0),
+        metric='mIoU',
+        classes=('background', 'salient'),
+        palette=((0, 0, 0), (255, 255, 255)),
+    )
+)
+register_task(
+    TaskSpec(
+        name='normals',
+        kind='unit_vector',
+        channels=3,
+        gt_key='gt_normals',
+        gt_field='gt_normals',
+        pred_field='pred_normals',
+        loss=dict(type='UnitVectorL1Loss', loss_weight=10.0),
+        metric='mean',
+        flip='negate_x',
+        rotate='turn_xy',
+        lower_is_better=True,
+    )
+)
