@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from mmengine.registry import init_default_scope
+
+import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -26,3 +29,9 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip('the sample data is not there: set POLYHISTOR_SHARED_DATA to its folder to run this test')
     return path
+
+
+@pytest.fixture(autouse=True)
+def _mmseg_scope() -> None:
+    """Every test runs in the scope that a config's `default_scope = 'mmseg'` sets."""
+    init_default_scope('mmseg')

@@ -1,0 +1,312 @@
+"""`AdaptedSwin`: mmpretrain's Swin, frozen, with adapters in its blocks and one stream of features per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.utils.checkpoint as cp
+from mmengine.logging import print_log
+from mmpretrain.models.backbones.swin_transformer import SwinBlock, SwinTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ...adapters import METHODS, AdapterMethod, AdapterWeights, BackboneLayout, Site
+from .swin_checkpoint import KeyReport, load_weights_file, resize_bias_table, swin_state_dict
+
+__all__ = ['AdaptedSwin']
+
+for _method in METHODS:
+    MODELS.register_module(module=_method)
+
+SINGLE_TASK = 'default'  # the adapters' name for the only task of a model that names none
+
+
+@MODELS.register_module()
+class AdaptedSwin(SwinTransformer):
+    """A frozen Swin whose blocks carry adapters, with features of its own for each task.
+
+    The encoder is mmpretrain's `SwinTransformer`: its state-dict keys are the stock ones and, without adapters, its
+    outputs equal the stock ones to the bit (`pad_small_map=True`). New parameters live under `adapters.*` and, where
+    tasks are named, under `output_norms.<task>.<stage>.*`. Freezing goes by ownership, in the constructor: what the
+    stock constructor built is frozen, what this class adds is trained.
+
+    Each stage's output passes a LayerNorm of the task before it goes to the decoders; the published checkpoints hold
+    at most the last of these norms, so they are new and trained (Polyhistor, section 3; see also docs of the spec).
+
+    Everything up to the first adapter is computed once for all tasks; behind it the T task streams lie along the
+    batch axis, task by task. Methods that are not task-specific, or no adapter at all, keep a single stream.
+
+    Args:
+        arch: 'tiny', 'small', 'base', 'large' or a dict with `embed_dims`, `depths` and `num_heads`.
+            Defaults to 'tiny'.
+        tasks: Names of the tasks. None for a stock backbone with a tuple as output and the stock `norm{i}`.
+            Defaults to None.
+        adapter: Config of an adapter method (see `mmseg_polyhistor.adapters`), or None. Defaults to None.
+        frozen: Whether the stock parameters are frozen; False is full fine-tuning. Defaults to True.
+        drop_path_rate: Largest rate of stochastic depth while training, for frozen blocks as well. Defaults to 0.1.
+        with_cp: Recompute each block in the backward pass instead of storing its activations. Defaults to False.
+        window_size: Window of the attention. Defaults to 7.
+        init_cfg: `dict(type='Pretrained', checkpoint=<path or URL>[, prefix='backbone'])` loads published weights;
+            every key is accounted for. Without it the encoder starts at random. Defaults to None.
+        **kwargs: Further arguments of mmpretrain's `SwinTransformer`.
+
+    Raises:
+        ValueError: for an unfit adapter or task list; `TypeError` for arguments that this class decides itself.
+
+    Shape:
+        Images (B, 3, H, W), any size -> {task: 4 maps (B, C_i, ceil(H / s_i), ceil(W / s_i)), s_i = 4, 8, 16, 32};
+        the bare tuple of maps for one task, or none named.
+    """
+
+    _DECIDED = ('out_indices', 'out_after_downsample', 'frozen_stages', 'pad_small_map')
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        *,
+        tasks: Sequence[str] | None = None,
+        adapter: Mapping | None = None,
+        frozen: bool = True,
+        drop_path_rate: float = 0.1,
+        with_cp: bool = False,
+        window_size: int = 7,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
+        decided = [k for k in self._DECIDED if k in kwargs]
+        if decided:
+            raise TypeError(
+                f'AdaptedSwin decides {decided} itself (four output maps, any image size, freezing by `frozen`)'
+            )
+        known = arch if isinstance(arch, Mapping) else self.arch_zoo.get(arch.lower(), {})
+        stages = len(known.get('depths', ()))
+        super().__init__(
+            arch=dict(arch) if isinstance(arch, Mapping) else arch,
+            out_indices=tuple(range(stages)),
+            pad_small_map=True,
+            drop_path_rate=drop_path_rate,
+            window_size=window_size,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
+        if isinstance(tasks, str) or (tasks is not None and (not tasks or len(set(tasks)) != len(tasks))):
+            raise ValueError(f'tasks must be None or a sequence of different names, got {tasks!r}')
+        self.tasks = None if tasks is None else tuple(tasks)
+        self.frozen = frozen
+        self.with_cp = with_cp
+        self.layout = BackboneLayout(tuple(self.num_features), tuple(self.depths))
+
+        output_norms = {f'norm{i}' for i in self.out_indices}
+        for name, parameter in self.named_parameters():
+            if name.split('.')[0] not in output_norms:
+                parameter.requires_grad_(not frozen)
+        if self.tasks is not None:
+            self.output_norms = nn.ModuleDict(
+                {task: nn.ModuleList(nn.LayerNorm(w) for w in self.num_features) for task in self.tasks}
+            )
+            for name in output_norms:
+                delattr(self, name)
+
+        self.adapters: AdapterMethod | None = None
+        if adapter is not None:
+            self.adapters = MODELS.build(
+                dict(layout=self.layout, tasks=self.tasks or (SINGLE_TASK,), **adapter)
+            )
+
+        # The adapter sits between a sub-layer and its DropPath, so the block loop below applies the latter itself.
+        for block in self._blocks():
+            block.drop_path_attn, block.attn.drop = block.attn.drop, nn.Identity()
+
+    # ------------------------------------------------------------------------------------------ ownership
+    def output_norm_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the output norms, which count as decoder (paper's counts)."""
+        if self.tasks is not None:
+            yield from self.output_norms.parameters()
+        else:
+            for i in self.out_indices:
+                yield from getattr(self, f'norm{i}').parameters()
+
+    def _blocks(self) -> Iterator[SwinBlock]:
+        for stage in self.stages:
+            yield from stage.blocks
+
+    # ---------------------------------------------------------------------------------------- checkpoints
+    def init_weights(self) -> None:
+        """Load the published weights that `init_cfg` names, or initialise the encoder at random.
+
+        The adapters keep, in either case, the initial values that their method documents.
+
+        Raises:
+            RuntimeError: if a weight of the encoder is missing in the checkpoint or a key fits nowhere.
+        """
+        pretrained = isinstance(self.init_cfg, Mapping) and self.init_cfg['type'] == 'Pretrained'
+        if not pretrained:
+            super().init_weights()
+            if self.adapters is not None:
+                self.adapters.reset_parameters()
+            return
+        source = self.init_cfg['checkpoint']
+        weights, foreign = swin_state_dict(load_weights_file(source), self.init_cfg.get('prefix') or '')
+        report = self.load_encoder(weights)
+        report.foreign = foreign
+        print_log(f'{type(self).__name__}: {source}: {report}', logger='current')
+        self._is_init = True
+
+    def load_encoder(self, weights: Mapping[str, Tensor]) -> KeyReport:
+        """Load weights of a stock Swin, with every key accounted for.
+
+        Args:
+            weights: Under mmpretrain's names, see `swin_state_dict`. Tables of relative positions of another window
+                are resized bicubically.
+
+        Raises:
+            RuntimeError: if a weight of the encoder is missing, a key fits nowhere, or a shape differs.
+        """
+        own = self.state_dict()
+        wanted = {k for k in own if not k.startswith(('adapters.', 'output_norms.'))}
+        stock_norms = {f'norm{i}' for i in self.out_indices}
+        report = KeyReport()
+        usable = {}
+        for key, value in weights.items():
+            if key.endswith('relative_position_index'):
+                report.loaded.append(key)  # follows from the window: the own index stays
+            elif key in wanted:
+                usable[key] = value
+                if key.endswith('relative_position_bias_table'):
+                    usable[key] = resize_bias_table(value, own[key].shape[0])
+            elif key.split('.')[0] in stock_norms:
+                report.final_norm.append(key)
+            else:
+                report.unexpected.append(key)
+        # Indices follow from the window, and the stock output norms may be new: neither has to be in the file.
+        report.missing = sorted(
+            k
+            for k in wanted - set(usable)
+            if not k.endswith('relative_position_index') and k.split('.')[0] not in stock_norms
+        )
+        if report.missing or report.unexpected:
+            raise RuntimeError(
+                f'the checkpoint does not fit this encoder: {report}; missing {report.missing[:5]}, '
+                f'unexpected {report.unexpected[:5]}'
+            )
+        self.load_state_dict(usable, strict=False)
+        report.loaded += usable
+        return report
+
+    # -------------------------------------------------------------------------------------------- forward
+    def train(self, mode: bool = True) -> AdaptedSwin:
+        super().train(mode)
+        return self
+
+    def forward(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, tuple[Tensor, ...]] | tuple[Tensor, ...]:
+        """Encode images for all tasks, or for those named.
+
+        Args:
+            images: (B, 3, H, W).
+            tasks: Some of the model's tasks. Defaults to None, all.
+
+        Returns:
+            {task: four maps}; the four maps alone where the model was built for one task or for none by name.
+
+        Raises:
+            ValueError: if a task is unknown.
+        """
+        names = self._stream_names(tasks)
+        weights: Mapping[Site, AdapterWeights] = {}
+        if self.adapters is not None:
+            weights = self.adapters.generate(names)
+        x, hw = self.patch_embed(images)
+        if self.use_abs_pos_embed:
+            x = x + resize_pos_embed(
+                self.absolute_pos_embed,
+                self.patch_resolution,
+                hw,
+                self.interpolate_mode,
+                self.num_extra_tokens,
+            )
+        x = self.drop_after_pos(x)
+
+        streams = 1  # of task features along the batch axis
+        outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+        for i, stage in enumerate(self.stages):
+            for j, block in enumerate(stage.blocks):
+                at_block = tuple(weights.get(Site(i, j, position)) for position in ('attn', 'ffn'))
+                x, streams = self._run_block(block, x, hw, at_block, streams)
+            per_task = x.unflatten(0, (streams, -1)).expand(len(names), *[-1] * 3)  # (T, B, H*W, C)
+            for name, features in zip(names, per_task, strict=True):
+                outputs[name].append(self._to_map(self._output_norm(name, i)(features), hw))
+            if stage.downsample is not None:
+                x, hw = stage.downsample(x, hw)
+        maps = {name: tuple(out) for name, out in outputs.items()}
+        if self.tasks is None or len(self.tasks) == 1:
+            return maps[names[0]]
+        return maps
+
+    def _stream_names(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        known = self.tasks or (SINGLE_TASK,)
+        if tasks is None:
+            return known
+        unknown = [t for t in tasks if t not in known]
+        if unknown:
+            raise ValueError(f'unknown tasks {unknown}; this backbone was built for {known}')
+        return tuple(tasks)
+
+    def _output_norm(self, task: str, stage: int) -> nn.Module:
+        return getattr(self, f'norm{stage}') if self.tasks is None else self.output_norms[task][stage]
+
+    @staticmethod
+    def _to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return x.view(-1, *hw, x.shape[-1]).permute(0, 3, 1, 2).contiguous()
+
+    def _run_block(
+        self,
+        block: SwinBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        weights: tuple[AdapterWeights | None, AdapterWeights | None],
+        streams: int,
+    ) -> tuple[Tensor, int]:
+        if self.with_cp and torch.is_grad_enabled() and (x.requires_grad or any(weights)):
+            x = cp.checkpoint(self._block, block, x, hw, weights, streams, use_reentrant=False)
+        else:
+            x = self._block(block, x, hw, weights, streams)
+        for w in weights:
+            if w is not None:
+                streams = w.down_weight.shape[0]
+        return x, streams
+
+    def _block(
+        self,
+        block: SwinBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        weights: tuple[AdapterWeights | None, AdapterWeights | None],
+        streams: int,
+    ) -> Tensor:
+        """One block: attention and feed-forward net, each followed by its adapter (if any) and DropPath."""
+        attn_weights, ffn_weights = weights
+        x = self._join(x, block.attn(block.norm1(x), hw), block.drop_path_attn, attn_weights, streams)
+        if attn_weights is not None:
+            streams = attn_weights.down_weight.shape[0]
+        h = block.ffn.gamma2(block.ffn.layers(block.norm2(x)))
+        return self._join(x, h, block.ffn.dropout_layer, ffn_weights, streams)
+
+    def _join(
+        self, x: Tensor, h: Tensor, drop_path: nn.Module, weights: AdapterWeights | None, streams: int
+    ) -> Tensor:
+        """The residual connection x + DropPath(h), with the adapter on h (serial) or on x (parallel)."""
+        if weights is None:
+            return drop_path(h) + x
+        if self.adapters.insertion == 'parallel':
+            x = self.adapters.adapt(x, weights, streams)
+        else:
+            h = self.adapters.adapt(h, weights, streams)
+        # Where the streams part, the side without the adapter is still shared by all tasks.
+        tasks = weights.down_weight.shape[0]
+        if tasks != streams:
+            x, h = (t if t.shape[0] == max(x.shape[0], h.shape[0]) else t.repeat(tasks, 1, 1) for t in (x, h))
+        return drop_path(h) + x

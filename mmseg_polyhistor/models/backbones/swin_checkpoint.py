@@ -1,0 +1,160 @@
+"""Read published Swin checkpoints: safe loading, key conversion and strict accounting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import barrier, get_rank, is_distributed
+from torch import Tensor
+
+__all__ = ['KeyReport', 'load_weights_file', 'resize_bias_table', 'swin_state_dict']
+
+# Keys of a classifier around the encoder, and buffers that old releases stored: never part of the encoder.
+_FOREIGN = re.compile(r'^(head|neck|decode_head|auxiliary_head|data_preprocessor)\.|(^|\.)attn_mask$')
+
+
+@dataclass
+class KeyReport:
+    """What became of every key of a checkpoint, and of every weight of the encoder."""
+
+    loaded: list[str] = field(default_factory=list)
+    foreign: list[str] = field(
+        default_factory=list
+    )  # keys of heads and obsolete buffers: left out on purpose
+    final_norm: list[str] = field(default_factory=list)  # the checkpoint's norm behind the last stage
+    unexpected: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f'{len(self.loaded)} keys loaded']
+        if self.foreign:
+            parts.append(f'{len(self.foreign)} of the classifier left out')
+        if self.final_norm:
+            parts.append(f'{len(self.final_norm)} of the final norm left out (output norms are new)')
+        parts.append(f'{len(self.missing)} missing, {len(self.unexpected)} unexpected')
+        return ', '.join(parts)
+
+
+def load_weights_file(source: str, map_location: str = 'cpu') -> dict:
+    """Load a checkpoint from a path or an http(s) URL without ever running code from it.
+
+    Args:
+        source: A path, or a URL that is downloaded to torch's hub cache (by rank 0 first).
+        map_location: Where the tensors go. Defaults to 'cpu'.
+
+    Raises:
+        FileNotFoundError: if the path does not exist.
+        RuntimeError: if the file is broken or holds more than tensors and plain data.
+    """
+    try:
+        if source.startswith(('http://', 'https://')):
+            if is_distributed() and get_rank() != 0:
+                barrier()
+            checkpoint = torch.hub.load_state_dict_from_url(
+                source, map_location=map_location, check_hash=False, weights_only=True
+            )
+            if is_distributed() and get_rank() == 0:
+                barrier()
+        else:
+            path = Path(source).expanduser()
+            if not path.is_file():
+                raise FileNotFoundError(f'the checkpoint {source} does not exist')
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as e:
+        raise RuntimeError(
+            f'{source} holds more than tensors and plain data, or is no checkpoint; it was not loaded, since '
+            f'unpickling arbitrary objects can run code. torch says: {e}'
+        ) from e
+    except FileNotFoundError:
+        raise
+    except (EOFError, RuntimeError, OSError) as e:
+        raise RuntimeError(f'{source} is broken or no checkpoint: {e}') from e
+    if not isinstance(checkpoint, Mapping):
+        raise RuntimeError(f'{source} holds a {type(checkpoint).__name__}, not a dict of weights')
+    return dict(checkpoint)
+
+
+def swin_state_dict(checkpoint: Mapping, prefix: str = '') -> tuple[dict[str, Tensor], list[str]]:
+    """The encoder's weights under mmpretrain's names, from any of the published forms.
+
+    Understands checkpoints of OpenMMLab (mmpretrain, mmseg; with or without `backbone.`) and the official release of
+    the Swin authors (`layers.0.blocks.0.attn.qkv...`), whose patch merging orders its channels in another way.
+
+    Args:
+        checkpoint: The loaded file; weights are looked for under 'state_dict', 'model', or at the top.
+        prefix: Prefix of the encoder's keys; without one, `backbone.` is stripped where keys have it.
+
+    Returns:
+        The weights, and the keys that belong to no encoder and were left out.
+
+    Raises:
+        ValueError: if no key has the prefix.
+    """
+    weights = checkpoint
+    for key in ('state_dict', 'model'):
+        if isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+            break
+    weights = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
+    foreign = []
+    if not prefix and any(k.startswith('backbone.') for k in weights):
+        prefix = 'backbone.'
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        foreign = [k for k in weights if not k.startswith(prefix)]
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if not weights:
+            raise ValueError(
+                f'no key of the checkpoint starts with {prefix!r}; keys start like {foreign[:3]}'
+            )
+    foreign += [k for k in weights if _FOREIGN.search(k)]
+    weights = {k: v for k, v in weights.items() if not _FOREIGN.search(k)}
+    if any(k.startswith('layers.') for k in weights):
+        weights = dict(_from_official(k, v) for k, v in weights.items())
+    last = max((int(k.split('.')[1]) for k in weights if k.startswith('stages.')), default=0)
+    weights = {re.sub(r'^norm\.', f'norm{last}.', k): v for k, v in weights.items()}
+    return weights, foreign
+
+
+_OFFICIAL_NAMES = (
+    (r'^layers\.', 'stages.'),
+    (r'^patch_embed\.proj\.', 'patch_embed.projection.'),
+    (r'\.mlp\.fc1\.', '.ffn.layers.0.0.'),
+    (r'\.mlp\.fc2\.', '.ffn.layers.1.'),
+    (r'\.attn\.', '.attn.w_msa.'),
+)
+
+
+def _from_official(key: str, value: Tensor) -> tuple[str, Tensor]:
+    for pattern, replacement in _OFFICIAL_NAMES:
+        key = re.sub(pattern, replacement, key)
+    if '.downsample.' in key:
+        # The authors concatenate the four pixels of a 2 x 2 cell, (0,0), (1,0), (0,1), (1,1), each with C channels;
+        # nn.Unfold puts the pixels, in row-major order, innermost.
+        *rows, columns = value.shape
+        value = value.reshape(*rows, 4, columns // 4)[..., [0, 2, 1, 3], :].transpose(-1, -2)
+        value = value.reshape(*rows, columns)
+    return key, value
+
+
+def resize_bias_table(table: Tensor, length: int) -> Tensor:
+    """Resize a table of relative position biases to another window, bicubically, as mmseg's Swin does.
+
+    Args:
+        table: ((2 w - 1)^2, heads) for window w.
+        length: (2 w' - 1)^2.
+
+    Returns:
+        (length, heads); `table` itself where the windows are the same.
+    """
+    old, new = round(table.shape[0] ** 0.5), round(length**0.5)
+    if old == new:
+        return table
+    grid = table.t().reshape(1, -1, old, old)
+    return F.interpolate(grid, size=(new, new), mode='bicubic').flatten(2)[0].t().contiguous()

@@ -1,0 +1,287 @@
+"""AdaptedSwin against mmpretrain's Swin and against a naive pass per task."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.models import SwinTransformer
+from mmseg.registry import MODELS
+from torch import nn
+
+from mmseg_polyhistor.adapters import Site
+from mmseg_polyhistor.models.backbones import AdaptedSwin, TaskEncoders
+
+ARCH = dict(embed_dims=24, depths=[1, 2, 1], num_heads=[2, 3, 4])
+TASKS = ('semseg', 'normals', 'saliency')
+METHODS = [
+    dict(type='BottleneckAdapter', ratio=2),
+    dict(type='LowRankAdapter', ratio=4, rank=-2),
+    dict(type='HyperFormer', ratio=4),
+    dict(type='Polyhistor', ratio=4, rank=-2),
+    dict(type='PolyhistorLite', ratio=2),
+    dict(type='PolyhistorLite', ratio=2, positions=('attn', 'ffn'), insertion='parallel'),
+    dict(type='BottleneckAdapter', ratio=2, positions=('attn',), scale=0.5, pre_norm=True),
+]
+
+
+def build(**kwargs) -> AdaptedSwin:
+    torch.manual_seed(0)
+    model = AdaptedSwin(ARCH, **kwargs)
+    for name, p in model.named_parameters():  # no zeros or ones by chance: every weight must matter
+        if p.dim() == 1 or 'relative_position' in name:
+            nn.init.normal_(p, mean=float('norm' in name or 'gain' in name), std=0.3)
+    return model
+
+
+def stock(**kwargs) -> SwinTransformer:
+    return SwinTransformer(ARCH, out_indices=(0, 1, 2), pad_small_map=True, **kwargs)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (65, 97), (32, 32), (7, 30), (1, 1), (224, 56)])
+def test_without_adapters_it_equals_mmpretrains_swin_to_the_bit(size):
+    ours, theirs = build().eval(), stock()
+    theirs.load_state_dict(ours.state_dict())
+    theirs.eval()
+    x = torch.randn(2, 3, *size)
+    out = ours(x)
+    assert isinstance(out, tuple)
+    for a, b in zip(out, theirs(x), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_dict_keys_are_the_stock_ones():
+    assert set(build().state_dict()) == set(stock().state_dict())
+    extra = set(build(tasks=TASKS, adapter=METHODS[4]).state_dict()) - set(stock().state_dict())
+    assert all(k.startswith(('adapters.', 'output_norms.')) for k in extra)
+    assert len(SwinTransformer('tiny', out_indices=(0, 1, 2, 3)).state_dict()) == 189
+
+
+def test_stochastic_depth_equals_mmpretrains():
+    ours, theirs = build(drop_path_rate=0.5), stock(drop_path_rate=0.5)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, 64, 64)
+    torch.manual_seed(1)
+    a = ours.train()(x)
+    torch.manual_seed(1)
+    theirs.train()
+    b = theirs(x)
+    assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+    assert not torch.equal(a[-1], ours(x)[-1])
+
+
+def naive_features(model: AdaptedSwin, x: torch.Tensor, task: str) -> list[torch.Tensor]:
+    """One pass for one task through stock blocks, adapters from plain formulas."""
+    method = model.adapters
+    weights = method.generate((task,))
+
+    def adapt(h, site):
+        w = weights.get(site)
+        if w is None:
+            return h
+        z = h
+        if w.pre_gain is not None:
+            z = nn.functional.layer_norm(z, z.shape[-1:], w.pre_gain[0], w.pre_shift[0])
+        z = method.activation(nn.functional.linear(z, w.down_weight[0], w.down_bias[0]))
+        z = nn.functional.linear(z, w.up_weight[0], w.up_bias[0])
+        if w.post_gain is not None:
+            z = nn.functional.layer_norm(z, z.shape[-1:], w.post_gain[0], w.post_shift[0])
+        return method.scale * (h + z)
+
+    serial = method.insertion == 'serial'
+    x, hw = model.patch_embed(x)
+    outs = []
+    for i, stage in enumerate(model.stages):
+        for j, block in enumerate(stage.blocks):
+            for position, branch in (
+                ('attn', lambda v, block=block, hw=hw: block.attn(block.norm1(v), hw)),
+                ('ffn', lambda v, block=block: block.ffn.layers(block.norm2(v))),
+            ):
+                site = Site(i, j, position)
+                x = x + adapt(branch(x), site) if serial else adapt(x, site) + branch(x)
+        y = model.output_norms[task][i](x)
+        outs.append(y.view(-1, *hw, y.shape[-1]).permute(0, 3, 1, 2))
+        if stage.downsample is not None:
+            x, hw = stage.downsample(x, hw)
+    return outs
+
+
+@pytest.mark.parametrize('adapter', METHODS, ids=lambda a: f'{a["type"]}-{len(a)}')
+def test_task_streams_equal_one_naive_pass_per_task(adapter):
+    model = build(tasks=TASKS, adapter=adapter).double().eval()
+    x = torch.randn(2, 3, 48, 40, dtype=torch.float64)
+    out = model(x)
+    assert list(out) == list(TASKS)
+    for task in TASKS:
+        for a, b in zip(out[task], naive_features(model, x, task), strict=True):
+            torch.testing.assert_close(a, b)
+    some = model(x, tasks=('saliency', 'semseg'))
+    assert list(some) == ['saliency', 'semseg']
+    torch.testing.assert_close(some['saliency'][-1], out['saliency'][-1])
+
+
+@pytest.mark.parametrize('adapter', METHODS, ids=lambda a: f'{a["type"]}-{len(a)}')
+def test_gradients_equal_the_naive_ones_also_with_recomputation(adapter):
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.manual_seed(3)
+    model = build(tasks=TASKS, adapter=adapter, drop_path_rate=0.0).double().train()
+    trained = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    probes = {t: [torch.randn_like(m) for m in maps] for t, maps in model(x).items()}
+
+    def grads(maps_of):
+        loss = sum((m * q).sum() for t in TASKS for m, q in zip(maps_of(t), probes[t], strict=True))
+        return torch.autograd.grad(loss, list(trained.values()))
+
+    want = grads(lambda t: naive_features(model, x, t))
+    for with_cp in (False, True):
+        model.with_cp = with_cp
+        out = model(x)
+        for name, g, w in zip(trained, grads(lambda t, out=out: out[t]), want, strict=True):
+            torch.testing.assert_close(g, w, msg=name)
+            assert g.abs().sum() > 0, name
+
+
+def test_recomputation_repeats_the_stochastic_depth():
+    model = build(tasks=TASKS, adapter=METHODS[4], drop_path_rate=0.5).train()
+    x = torch.randn(3, 3, 32, 32)
+    grads = []
+    for with_cp in (False, True):
+        model.with_cp = with_cp
+        model.zero_grad()
+        torch.manual_seed(5)
+        sum(m.square().sum() for maps in model(x).values() for m in maps).backward()
+        grads.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_freezing_goes_by_ownership():
+    model = build(tasks=TASKS, adapter=METHODS[3])
+    for name, p in model.named_parameters():
+        assert p.requires_grad == name.startswith(('adapters.', 'output_norms.')), name
+    assert all(p.requires_grad for p in build(frozen=False).parameters())
+    for name, p in build().named_parameters():
+        assert p.requires_grad == name.startswith('norm'), name
+    model.train()
+    assert not model.stages[0].blocks[0].norm1.weight.requires_grad
+
+
+def test_nothing_in_front_of_the_first_adapter_is_computed_per_task():
+    model = build(tasks=TASKS, adapter=METHODS[4])
+    batches = []
+    for block in model._blocks():
+        block.attn.register_forward_hook(lambda m, args, out: batches.append(args[0].shape[0]))
+    model(torch.randn(2, 3, 32, 32))
+    assert batches == [2, 6, 6, 6]
+    batches.clear()
+    AdaptedSwin.forward(plain := build(tasks=TASKS), torch.randn(2, 3, 32, 32))
+    for block in plain._blocks():
+        block.attn.register_forward_hook(lambda m, args, out: batches.append(args[0].shape[0]))
+    out = plain(torch.randn(2, 3, 32, 32))
+    assert batches == [2] * 4 and list(out) == list(TASKS)
+
+
+def test_weights_are_generated_once_per_forward():
+    model = build(tasks=TASKS, adapter=METHODS[4])
+    calls = []
+    generate = model.adapters.generate
+    model.adapters.generate = lambda tasks: calls.append(tasks) or generate(tasks)
+    model(torch.randn(1, 3, 32, 32))
+    assert calls == [TASKS]
+
+
+def test_counts_on_swin_tiny():
+    expected = {None: 0, 'BottleneckAdapter': 8_688_000, 'LowRankAdapter': 339_696, 'Polyhistor': 6_410_684,
+                'PolyhistorLite': 413_552}  # fmt: skip
+    tasks = ('semseg', 'human_parts', 'saliency', 'normals')
+    for name, n in expected.items():
+        model = AdaptedSwin(tasks=tasks, adapter=name and dict(type=name))
+        norms = sum(p.numel() for p in model.output_norm_parameters())
+        assert norms == 4 * 2_880
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) - norms == n
+    full = AdaptedSwin(tasks=tasks, frozen=False)
+    assert sum(p.numel() for p in full.parameters()) - 4 * 2_880 == 27_517_818
+    single = TaskEncoders(tasks=tasks, encoder=dict(type='AdaptedSwin', frozen=False))
+    assert sum(p.numel() for p in single.output_norm_parameters()) == 4 * 2_880
+    assert sum(p.numel() for p in single.parameters()) - 4 * 2_880 == 110_071_272
+
+
+def test_it_serves_as_backbone_of_a_stock_segmentor():
+    model = MODELS.build(
+        dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor'),
+            backbone=dict(type='AdaptedSwin', arch=ARCH, adapter=dict(type='PolyhistorLite', ratio=2)),
+            decode_head=dict(
+                type='SegformerHead', in_channels=[24, 48, 96], in_index=[0, 1, 2], channels=16, num_classes=5,
+                norm_cfg=dict(type='BN'),
+            ),
+            test_cfg=dict(mode='whole'),
+        )
+    )  # fmt: skip
+    assert model(torch.randn(2, 3, 64, 64), mode='tensor').shape == (2, 5, 16, 16)
+
+
+def test_one_named_task_gives_a_tuple():
+    assert isinstance(build(tasks=('semseg',), adapter=METHODS[0])(torch.randn(1, 3, 32, 32)), tuple)
+
+
+def test_init_weights_keeps_the_adapters_initial_values_and_moves_the_encoder():
+    model = AdaptedSwin(
+        ARCH,
+        tasks=TASKS,
+        adapter=dict(type='BottleneckAdapter', ratio=2, post_norm_gain=0.0),
+        init_cfg=[
+            dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.5),
+            dict(type='Constant', layer='LayerNorm', val=3.0),
+        ],
+    )
+    model.init_weights()
+    assert (model.stages[0].blocks[0].attn.w_msa.qkv.bias == 0.5).all()
+    w = model.adapters.generate(TASKS)[Site(0, 0, 'ffn')]
+    assert w.post_gain.abs().max() == 0
+    assert w.up_bias.abs().max() == 0
+
+
+def test_deepcopy_and_state_dict_round_trip():
+    model = build(tasks=TASKS, adapter=METHODS[4]).eval()
+    x = torch.randn(1, 3, 32, 32)
+    twin = build(tasks=TASKS, adapter=METHODS[4]).eval()
+    for p in twin.parameters():
+        nn.init.normal_(p)
+    twin.load_state_dict(model.state_dict())
+    for other in (copy.deepcopy(model), twin):
+        for task, maps in model(x).items():
+            assert all(torch.equal(a, b) for a, b in zip(maps, other(x)[task], strict=True))
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(tasks=('a', 'a')), ValueError, 'different names'),
+        (dict(tasks=()), ValueError, 'different names'),
+        (dict(tasks='semseg'), ValueError, "got 'semseg'"),
+        (dict(out_indices=(3,)), TypeError, 'out_indices'),
+        (dict(frozen_stages=1), TypeError, 'frozen_stages'),
+    ],
+)
+def test_unfit_arguments(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        AdaptedSwin(ARCH, **kwargs)
+
+
+def test_unknown_task_at_forward():
+    with pytest.raises(ValueError, match=r"unknown tasks \['edge'\]"):
+        build(tasks=TASKS, adapter=METHODS[0])(torch.zeros(1, 3, 32, 32), tasks=('edge',))
+
+
+def test_autocast_stays_close():
+    model = build(tasks=TASKS, adapter=METHODS[4]).eval()
+    x = torch.randn(1, 3, 64, 64)
+    want = model(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        got = model(x)
+    for task in TASKS:
+        for a, b in zip(got[task], want[task], strict=True):
+            assert (a.float() - b).abs().mean() < 0.05 * b.abs().mean()
