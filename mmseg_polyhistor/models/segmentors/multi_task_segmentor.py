@@ -1,0 +1,222 @@
+"""One backbone, one decode head per task: training, whole and sliding-window inference for all tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import ModuleDict
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_polyhistor.models.postprocess import POSTPROCESS, undo_flip
+from mmseg_polyhistor.tasks import TaskSpec, get_tasks
+
+from .head_losses import head_losses
+from .heads import build_head, head_configs
+
+Maps = tuple[Tensor, ...]
+
+
+@MODELS.register_module()
+class MultiTaskSegmentor(EncoderDecoder):
+    """mmseg's `EncoderDecoder` with one decode head per task.
+
+    The backbone answers either `{task: maps}`, the features of each task, or one tuple of maps that all heads read,
+    so that any backbone of mmseg or mmpretrain can serve. Inference carries the logits of all tasks as the channels
+    of one tensor, so that a sliding window passes the backbone once.
+
+    Every head takes part in every training step, so that distributed training needs no search for unused parameters,
+    as long as the heads read all maps. A head that selects some (`in_index`) leaves what belongs to the others alone
+    without a gradient: set `find_unused_parameters=True` in the config then.
+
+    Args:
+        backbone: Config of the backbone. If the module has an attribute `tasks` that is not empty, it must name the
+            same tasks.
+        decode_heads: A head config per task, or one config (with the key 'type') as the template of all. What the
+            table of tasks knows (`num_classes`, `out_channels`, `ignore_index`, `loss_decode`) may be left out.
+        tasks: Names of the tasks, rows of `mmseg_polyhistor.tasks`.
+        neck: Config of a neck, shared by the tasks. Defaults to None.
+        train_cfg: Handed to heads with a loss of their own. Defaults to None.
+        test_cfg: `mode`, 'whole' or 'slide'; `crop_size` and `stride`, (height, width), for 'slide'; `resolution` of
+            the predictions, 'original' (the image file's) or 'input' (the network's, without padding).
+            Defaults to `dict(mode='whole', resolution='original')`.
+        data_preprocessor: Config of the data preprocessor. Defaults to None.
+        init_cfg: Config of the initialisation. Defaults to None.
+
+    Raises:
+        ValueError: if the tasks of the arguments differ, a task is unknown or named twice, a head contradicts its
+            task, or `test_cfg` is not as above.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict[str, Any],
+        decode_heads: Mapping[str, Any],
+        tasks: Sequence[str],
+        neck: dict[str, Any] | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            decode_head=head_configs(decode_heads, _specs(tasks)),
+            neck=neck,
+            train_cfg=train_cfg,
+            test_cfg=_check_test_cfg(test_cfg),
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        of_backbone = getattr(self.backbone, 'tasks', None)
+        if of_backbone and set(of_backbone) != set(self.tasks):
+            raise ValueError(
+                f'the backbone has the tasks {list(of_backbone)}, the segmentor {list(self.tasks)}'
+            )
+
+    def _init_decode_head(self, decode_head: dict[str, dict[str, Any]]) -> None:
+        self.tasks = tuple(decode_head)
+        self.specs: tuple[TaskSpec, ...] = get_tasks(self.tasks)
+        # mmengine's ModuleDict: under torch's own, `init_weights` would not reach the heads.
+        self.decode_heads = ModuleDict({s.name: build_head(decode_head[s.name], s) for s in self.specs})
+        self.out_channels = sum(spec.channels for spec in self.specs)
+
+    @property
+    def with_decode_head(self) -> bool:
+        """Always: there is one per task."""
+        return True
+
+    def extract_feat(self, inputs: Tensor) -> dict[str, Maps]:
+        """The feature maps of every task.
+
+        Args:
+            inputs: Normalised images (B, 3, H, W).
+
+        Returns:
+            Task name -> maps (B, C_i, H_i, W_i); the same maps for all where the backbone knows no tasks.
+        """
+        maps = self.backbone(inputs)
+        if not isinstance(maps, Mapping):
+            return dict.fromkeys(self.tasks, self.neck(maps) if self.with_neck else maps)
+        return {task: self.neck(maps[task]) if self.with_neck else maps[task] for task in self.tasks}
+
+    def _forward(
+        self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> dict[str, Tensor]:
+        """Logits per task, at the size that the task's head gives: (B, channels, h, w)."""
+        maps = self.extract_feat(inputs)
+        return {task: head(maps[task]) for task, head in self.decode_heads.items()}
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """The losses of all tasks; see `head_losses` for their names.
+
+        Args:
+            inputs: Normalised images (B, 3, H, W).
+            data_samples: Their samples, with a label of every task.
+
+        Raises:
+            ValueError: if a label is missing (the image is named), or two tasks' losses have one name.
+        """
+        maps = self.extract_feat(inputs)
+        losses: dict[str, Tensor] = {}
+        for spec in self.specs:
+            head = self.decode_heads[spec.name]
+            own = head_losses(head, spec, maps[spec.name], data_samples, self.train_cfg)
+            if clash := sorted(own.keys() & losses.keys()):
+                raise ValueError(f'two tasks have losses named {clash}; set another loss_name in loss_decode')
+            losses.update(own)
+        return losses
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Logits of all tasks at the size of `inputs`: (B, sum of the tasks' channels, H, W), in task order."""
+        size = inputs.shape[2:]  # of the images or of a window: the heads resize their logits to it
+        metas = [dict(meta, img_shape=size, pad_shape=size) for meta in batch_img_metas]
+        maps = self.extract_feat(inputs)
+        return torch.cat(
+            [head.predict(maps[task], metas, self.test_cfg) for task, head in self.decode_heads.items()],
+            dim=1,
+        )
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Logits as `encode_decode`'s, by the mode of `test_cfg`.
+
+        Unlike mmseg's there is no warning about images of different original sizes: each is resized to its own.
+        """
+        run = self.slide_inference if self.test_cfg.mode == 'slide' else self.whole_inference
+        return run(inputs, batch_img_metas)
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Predictions per image: padding cut off, flip undone, resized, and made by the kind of the task.
+
+        Args:
+            seg_logits: Logits of all tasks, (B, sum of the tasks' channels, H, W).
+            data_samples: The samples to write to. Defaults to None: new ones, at the size of the logits.
+
+        Returns:
+            The samples with a `PixelData` per task in `spec.pred_field`.
+        """
+        keep_size = data_samples is None
+        if keep_size:
+            data_samples = [SegDataSample() for _ in seg_logits]
+        for logits, sample in zip(seg_logits, data_samples, strict=True):
+            meta = sample.metainfo
+            left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+            height, width = logits.shape[-2:]
+            logits = logits[:, top : height - bottom, left : width - right].float()
+            size = logits.shape[-2:] if keep_size else meta[_SIZE_KEYS[self.test_cfg.resolution]][:2]
+            parts = logits.split([spec.channels for spec in self.specs])
+            for spec, part in zip(self.specs, parts, strict=True):
+                if meta.get('flip'):
+                    part = undo_flip(part, direction=meta['flip_direction'], rule=spec.flip)
+                align_corners = self.decode_heads[spec.name].align_corners
+                part = resize(
+                    part[None], size=size, mode='bilinear', align_corners=align_corners, warning=False
+                )
+                sample.set_data({spec.pred_field: PixelData(data=POSTPROCESS[spec.kind](part[0]))})
+        return list(data_samples)
+
+
+_SIZE_KEYS = {'original': 'ori_shape', 'input': 'img_shape'}
+_TEST_KEYS = ('mode', 'crop_size', 'stride', 'resolution')
+
+
+def _specs(tasks: Sequence[str]) -> tuple[TaskSpec, ...]:
+    try:
+        return get_tasks(tasks)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+
+
+def _check_test_cfg(test_cfg: Mapping[str, Any] | None) -> ConfigDict:
+    cfg = ConfigDict(dict(mode='whole', resolution='original') | dict(test_cfg or {}))
+
+    def demand(condition: bool, key: str, allowed: str) -> None:
+        if not condition:
+            raise ValueError(f'test_cfg.{key} is {cfg.get(key)!r}; allowed: {allowed}')
+
+    if unknown := sorted(set(cfg) - set(_TEST_KEYS)):
+        raise ValueError(f'test_cfg has unknown keys {unknown}; allowed: {_TEST_KEYS}')
+    demand(cfg.mode in ('whole', 'slide'), 'mode', "'whole' or 'slide'")
+    demand(cfg.resolution in _SIZE_KEYS, 'resolution', ' or '.join(map(repr, _SIZE_KEYS)))
+    if cfg.mode == 'slide':
+        for key in ('crop_size', 'stride'):
+            pair = cfg.get(key)
+            fits = (
+                isinstance(pair, Sequence)
+                and len(pair) == 2
+                and all(isinstance(n, int) and n > 0 for n in pair)
+            )
+            demand(fits, key, "a pair (height, width) of positive integers, needed by mode='slide'")
+        smaller = all(s <= c for s, c in zip(cfg.stride, cfg.crop_size, strict=True))
+        demand(smaller, 'stride', f'at most crop_size, {tuple(cfg.crop_size)}; windows would leave gaps')
+    return cfg
