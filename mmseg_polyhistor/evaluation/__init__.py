@@ -1,0 +1,21 @@
+"""Evaluation: accumulators of counts per kind of task, and one composite metric."""
+
+from .accumulators import ACCUMULATORS, Accumulator, build_accumulator
+from .binary import BinaryAccumulator
+from .gain import REFERENCE_ROWS, multi_task_gain, reference_row
+from .multi_task_metric import MultiTaskMetric
+from .semantic import SemanticAccumulator
+from .unit_vector import UnitVectorAccumulator
+
+__all__ = [
+    'ACCUMULATORS',
+    'REFERENCE_ROWS',
+    'Accumulator',
+    'BinaryAccumulator',
+    'MultiTaskMetric',
+    'SemanticAccumulator',
+    'UnitVectorAccumulator',
+    'build_accumulator',
+    'multi_task_gain',
+    'reference_row',
+]
