@@ -47,6 +47,8 @@ class TaskSpec:
         gt_field: Field of the label in `SegDataSample`.
         pred_field: Field of the prediction in `SegDataSample`.
         ignore_value: The label value of a pixel without label. Defaults to 255.
+        ignore_if_empty: A map of this task in which no pixel has a class above 0 (no object, from the start or after a
+            crop) carries no label at all: every pixel is ignored. Not for 'unit_vector'. Defaults to False.
         flip: What a horizontal flip does to the values: 'keep' or 'negate_x'. Defaults to 'keep'.
         rotate: What a rotation of the image does to the values: 'keep' or 'turn_xy'. Defaults to 'keep'.
         loss: Config of the task's loss, registered in `mmseg.registry.MODELS`, its `loss_weight` included.
@@ -68,6 +70,7 @@ class TaskSpec:
     loss: dict[str, Any]
     metric: str
     ignore_value: int = 255
+    ignore_if_empty: bool = False
     flip: str = 'keep'
     rotate: str = 'keep'
     lower_is_better: bool = False
@@ -93,6 +96,10 @@ class TaskSpec:
         demand(
             expected is None or self.channels == expected,
             f'kind {self.kind!r} has {expected} channel(s), got {self.channels}',
+        )
+        demand(
+            not (self.ignore_if_empty and self.kind == 'unit_vector'),
+            "ignore_if_empty asks for classes, which kind 'unit_vector' has none of",
         )
         if self.kind == 'semantic':
             demand(
@@ -223,6 +230,7 @@ register_task(
         pred_field='pred_human_parts',
         loss=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=2.0),
         metric='mIoU',
+        ignore_if_empty=True,  # two thirds of PASCAL's images show no person
         classes=('background', 'head', 'torso', 'upper_arm', 'lower_arm', 'upper_leg', 'lower_leg'),
         palette=_voc_palette(7),
     )

@@ -1,0 +1,14 @@
+# A few minutes on two CPU cores. The encoder is random, so everything has to come from adapters and decoders: a
+# larger learning rate than the paper's.
+max_epochs = 24
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='TrainableOptimWrapperConstructor',
+    optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=1, by_epoch=True, convert_to_iter_based=True),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=1, end=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]
+train_cfg = dict(type='SeededEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')

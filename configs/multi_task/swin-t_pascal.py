@@ -1,0 +1,8 @@
+# One encoder for all tasks, trained as a whole. 27.52 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-t.py',
+    '../_base_/datasets/pascal_context_mt.py',
+    '../_base_/schedules/adam_60e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(frozen=False))

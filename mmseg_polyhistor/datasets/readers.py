@@ -1,0 +1,165 @@
+"""Readers: functions that turn a label file into a label map, chosen by name in a data set's table of sources.
+
+A data set says which reader serves which task (`sources=dict(garments=dict(path='garments', reader=dict(
+type='index_image')))`); a user adds a format with one function:
+
+    >>> @register_reader('my_format')
+    ... def read_my_format(path, *, spec, shape, some_option=3):
+    ...     return label_map  # dtype and layout of the task's kind, see mmseg_polyhistor/tasks.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..tasks import TaskSpec
+from .labels import LabelError, check_ids, check_label, label_error, unit_vectors
+
+__all__ = ['LabelReader', 'get_reader', 'known_readers', 'read_label', 'register_reader']
+
+LabelReader = Callable[..., np.ndarray]
+
+_READERS: dict[str, LabelReader] = {}
+
+
+def register_reader(name: str, *, force: bool = False) -> Callable[[LabelReader], LabelReader]:
+    """Decorator that makes a reader known by name.
+
+    A reader is called as `reader(path, *, spec, shape, **options)` with the file's path, the `TaskSpec`, the image's
+    (height, width), and the options that stand beside `type` in the data set's table. It returns a label map of the
+    task's kind and raises `LabelError` for a file that it cannot read.
+
+    Args:
+        name: What configs call the reader.
+        force: Replace a reader of the same name. Defaults to False.
+
+    Raises:
+        ValueError: if there is another reader of that name and `force` is not set.
+    """
+
+    def add(reader: LabelReader) -> LabelReader:
+        if not force and _READERS.get(name, reader) is not reader:
+            raise ValueError(f'a reader named {name!r} exists already; pass force=True to replace it')
+        _READERS[name] = reader
+        return reader
+
+    return add
+
+
+def known_readers() -> tuple[str, ...]:
+    """The names of all readers."""
+    return tuple(_READERS)
+
+
+def get_reader(name: str) -> LabelReader:
+    """The reader of that name.
+
+    Raises:
+        KeyError: if there is none; the message lists the known ones.
+    """
+    if name not in _READERS:
+        raise KeyError(f'unknown label reader {name!r}; known readers are {list(_READERS)}')
+    return _READERS[name]
+
+
+def read_label(path: str, spec: TaskSpec, shape: tuple[int, int], reader: Mapping[str, Any]) -> np.ndarray:
+    """Read one label file and check the result.
+
+    Args:
+        path: The file.
+        spec: The task.
+        shape: (height, width) of the image.
+        reader: `dict(type=<name of the reader>, **options)`.
+
+    Returns:
+        The label map in the dtype and layout of the task's kind.
+
+    Raises:
+        LabelError: if the file is broken, or does not fit the image or the task; it names the file.
+    """
+    options = {key: value for key, value in reader.items() if key != 'type'}
+    label = get_reader(reader['type'])(path, spec=spec, shape=shape, **options)
+    return check_label(label, spec, shape, path)
+
+
+def open_image(path: str, modes: Mapping[str, str]) -> np.ndarray:
+    """Decode an image file whose Pillow mode is one of `modes` (mode -> its description), without any conversion.
+
+    Palette images give their indices.
+
+    Raises:
+        LabelError: if the file cannot be decoded (absent, empty, truncated, no image) or has another mode.
+    """
+    expected = ' or '.join(modes.values())
+    try:
+        with Image.open(path) as image:
+            mode, size = image.mode, image.size
+            array = np.array(image) if mode in modes else None
+    except (
+        Exception
+    ) as e:  # Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error ...
+        raise label_error(path, f'a file that cannot be decoded ({type(e).__name__}: {e})', expected) from e
+    if array is None:
+        raise label_error(path, f'an image of mode {mode}, {size[1]} x {size[0]} pixels', expected)
+    return array
+
+
+INDEX_MODES = {'P': 'a palette image', 'L': '8-bit grey', 'I;16': '16-bit grey', 'I': '32-bit grey'}
+
+
+@register_reader('index_image')
+def read_index_image(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.ndarray:
+    """Class ids from a palette or grey image: uint8 (H, W). The palette's colours play no part.
+
+    Raises:
+        LabelError: also for a colour image, and for ids beyond the task's classes.
+    """
+    ids = open_image(path, INDEX_MODES)
+    if ids.dtype != np.uint8:
+        check_ids(ids, spec, path)  # before 8 bits cut them off
+    return ids.astype(np.uint8, copy=False)
+
+
+@register_reader('grey_image')
+def read_grey_image(
+    path: str, *, spec: TaskSpec, shape: tuple[int, int], threshold: float = 0.5
+) -> np.ndarray:
+    """1 where an 8-bit grey image, divided by 255, exceeds `threshold`, else 0: uint8 (H, W)."""
+    return (open_image(path, {'L': '8-bit grey'}) > 255 * threshold).astype(np.uint8)
+
+
+def decode_vectors(path: str) -> np.ndarray:
+    """Vectors from an 8-bit RGB image: 2 * rgb / 255 - 1 for (x, y, z), float32 (H, W, 3), not normalised."""
+    rgb = open_image(path, {'RGB': '8-bit RGB (x, y, z)'})
+    return rgb * np.float32(2 / 255) - np.float32(1)
+
+
+@register_reader('vector_image')
+def read_vector_image(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.ndarray:
+    """Directions from an 8-bit RGB image, 2 * rgb / 255 - 1 for (x, y, z): float32 (H, W, 3), of length 1.
+
+    A pixel without direction (shorter than 0.1: middle grey) is ignored.
+    """
+    return unit_vectors(decode_vectors(path), spec.ignore_value)
+
+
+@register_reader('vector_npy')
+def read_vector_npy(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.ndarray:
+    """Directions from a floating-point `.npy` array (H, W, 3) of any length: float32 (H, W, 3), of length 1.
+
+    A pixel without direction (shorter than 0.1, or not finite) is ignored.
+    """
+    expected = 'a .npy file with a floating-point array (height, width, 3)'
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except Exception as e:  # numpy raises ValueError, OSError, EOFError, and more for hostile headers
+        raise label_error(path, f'a file that cannot be decoded ({type(e).__name__}: {e})', expected) from e
+    if not isinstance(vectors, np.ndarray):
+        raise label_error(path, f'an archive of arrays {list(vectors)}', expected)
+    if vectors.ndim != 3 or vectors.shape[2] != 3 or vectors.dtype.kind != 'f':
+        raise LabelError(f'{path}: found {vectors.dtype} {vectors.shape}; expected {expected}')
+    return unit_vectors(vectors.astype(np.float32), spec.ignore_value)

@@ -1,0 +1,111 @@
+"""Changing the size of an image and its label maps."""
+
+# ruff: noqa: NPY002 - numpy's global generator is the one that mmengine seeds in every worker
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import Resize
+from mmcv.transforms.utils import cache_randomness
+from mmseg.registry import TRANSFORMS
+
+from .base import MultiTaskTransform, check_vector_interpolation, number_range
+from .geometry import label_maps, resize_label
+
+__all__ = ['MultiTaskRandomScale', 'MultiTaskResize']
+
+
+@TRANSFORMS.register_module()
+class MultiTaskResize(MultiTaskTransform, Resize):
+    """Resize the image and all its label maps: classes by nearest neighbour, aligned at pixel centres as the image is.
+
+    For sizes drawn from a range around `scale`, use mmcv's `RandomResize(scale=..., ratio_range=...,
+    resize_type='MultiTaskResize')`; for a random factor of the image's own size, `MultiTaskRandomScale`.
+
+    Required Keys: img, seg_fields (optional). Modified Keys: img, img_shape, every label map. Added Keys: scale,
+    scale_factor, keep_ratio.
+
+    Args:
+        scale: (width, height), or one number for both. Defaults to None: `scale_factor` counts.
+        scale_factor: Factor of the image's own size, or (x, y). Defaults to None.
+        keep_ratio: Make the image as large as fits into `scale` (the longer side into the larger number) instead of
+            squashing it. Defaults to False.
+        interpolation: mmcv's name of the image's interpolation. Defaults to 'bilinear'.
+        vector_interpolation: 'nearest' or 'bilinear', see `geometry.resize_label`. Defaults to 'bilinear'.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int] | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        keep_ratio: bool = False,
+        *,
+        interpolation: str = 'bilinear',
+        vector_interpolation: str = 'bilinear',
+    ) -> None:
+        super().__init__(
+            scale=scale if scale is None or isinstance(scale, int) else tuple(scale),
+            scale_factor=_factors(scale_factor),
+            keep_ratio=keep_ratio,
+            interpolation=interpolation,
+        )
+        self.vector_interpolation = check_vector_interpolation(vector_interpolation)
+
+    def transform(self, results: dict) -> dict:
+        """Resize the image, then every label map to the size that the image has got."""
+        labels = label_maps(results)
+        results = super().transform(results)
+        size = results['img_shape'][::-1]
+        for key, spec in labels:
+            results[key] = resize_label(results[key], size, spec, self.vector_interpolation)
+        return results
+
+    def _resize_seg(self, results: dict) -> None:
+        """Nothing: `transform` resizes the label maps, `gt_seg_map` among them."""
+
+
+def _factors(value: float | tuple[float, float] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    return (float(value),) * 2 if isinstance(value, (int, float)) else tuple(map(float, value))
+
+
+@TRANSFORMS.register_module()
+class MultiTaskRandomScale(MultiTaskTransform):
+    """Zoom the image and all its label maps by a random factor, and their size with it.
+
+    To zoom on a canvas of unchanged size, see `MultiTaskRandomRotate(scale_range=...)`.
+
+    Required Keys, Modified Keys, Added Keys: as `MultiTaskResize`.
+
+    Args:
+        scale_range: (lowest, highest) factor, drawn uniformly. Defaults to (0.75, 1.25).
+        interpolation: mmcv's name of the image's interpolation. Defaults to 'bilinear'.
+        vector_interpolation: 'nearest' or 'bilinear', see `geometry.resize_label`. Defaults to 'bilinear'.
+    """
+
+    def __init__(
+        self,
+        scale_range: tuple[float, float] = (0.75, 1.25),
+        *,
+        interpolation: str = 'bilinear',
+        vector_interpolation: str = 'bilinear',
+    ) -> None:
+        self.scale_range = number_range('scale_range', scale_range)
+        if self.scale_range[0] <= 0:
+            raise ValueError(f'scale_range must be positive, got {scale_range!r}')
+        self.resize = MultiTaskResize(
+            scale=(1, 1), interpolation=interpolation, vector_interpolation=vector_interpolation
+        )
+
+    @cache_randomness
+    def random_factor(self) -> float:
+        """The factor of this sample."""
+        return np.random.uniform(*self.scale_range)
+
+    def transform(self, results: dict) -> dict:
+        """Draw a factor and resize."""
+        factor = self.random_factor()
+        height, width = results['img'].shape[:2]
+        self.resize.scale = tuple(max(round(side * factor), 1) for side in (width, height))
+        return self.resize(results)

@@ -1,0 +1,170 @@
+"""Readers of index, grey and vector files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_polyhistor.datasets.labels import LabelError
+from mmseg_polyhistor.datasets.readers import _READERS, get_reader, known_readers, read_label, register_reader
+from mmseg_polyhistor.tasks import get_task
+
+SEMSEG, SALIENCY, NORMALS = (get_task(t) for t in ('semseg', 'saliency', 'normals'))
+
+
+def read(
+    path: Path, spec: object, reader: str, shape: tuple[int, int] = (6, 8), **options: object
+) -> np.ndarray:
+    return read_label(str(path), spec, shape, dict(type=reader, **options))
+
+
+@pytest.mark.parametrize('mode', ['P', 'L', 'I;16', 'I'])
+def test_indices_are_read_whatever_the_palette(tmp_path: Path, mode: str) -> None:
+    ids = np.random.default_rng(0).choice([0, 1, 20, 255], (6, 8))
+    dtype = {'P': np.uint8, 'L': np.uint8, 'I;16': np.uint16, 'I': np.int32}[mode]
+    image = Image.fromarray(ids.astype(dtype))
+    if mode == 'P':
+        image.putpalette(list(np.random.default_rng(1).integers(0, 256, 768)))
+    assert image.mode == mode
+    path = tmp_path / 'a.tif' if mode == 'I' else tmp_path / 'a.png'
+    image.save(path)
+    label = read(path, SEMSEG, 'index_image')
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, ids)
+
+
+def test_a_colour_image_is_no_index_image(tmp_path: Path) -> None:
+    path = tmp_path / 'rgb.png'
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(path)
+    with pytest.raises(
+        LabelError, match=r'rgb\.png: found an image of mode RGB, 6 x 8 .* expected a palette image'
+    ):
+        read(path, SEMSEG, 'index_image')
+
+
+def test_a_16_bit_id_that_8_bits_would_cut_to_a_class_is_out_of_range(tmp_path: Path) -> None:
+    path = tmp_path / 'wide.png'
+    Image.fromarray(np.full((6, 8), 256 + 15, np.uint16)).save(path)
+    with pytest.raises(LabelError, match=r'wide\.png: found class id 271 in 48 pixels'):
+        read(path, SEMSEG, 'index_image')
+
+
+def test_grey_is_salient_above_one_half(tmp_path: Path) -> None:
+    path = tmp_path / 's.png'
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(path)
+    label = read(path, SALIENCY, 'grey_image', (16, 16))
+    np.testing.assert_array_equal(label, [[int(value / 255 > 0.5) for value in row] for row in grey])
+    high = read(path, SALIENCY, 'grey_image', (16, 16), threshold=0.9)
+    np.testing.assert_array_equal(high, [[int(value / 255 > 0.9) for value in row] for row in grey])
+
+
+def test_vectors_from_rgb(tmp_path: Path) -> None:
+    path = tmp_path / 'n.png'
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    rgb[..., 2] |= 192  # no vector without direction
+    rgb[0, 0] = 128  # no direction
+    rgb[0, 1] = (255, 128, 128)
+    Image.fromarray(rgb).save(path)
+    label = read(path, NORMALS, 'vector_image')
+    expected = 2 * rgb.astype(float) / 255 - 1
+    expected /= np.linalg.norm(expected, axis=2, keepdims=True)
+    expected[0, 0] = 255
+    assert label.dtype == np.float32
+    np.testing.assert_allclose(label, expected, atol=1e-6)
+    assert label[0, 1, 0] > 0.9999, 'red is x'
+
+
+def test_vectors_from_npy(tmp_path: Path) -> None:
+    path = tmp_path / 'n.npy'
+    vectors = np.random.default_rng(0).normal(size=(6, 8, 3)) * 5
+    vectors[1, 1] = 0
+    vectors[1, 2] = np.nan
+    np.save(path, vectors)
+    label = read(path, NORMALS, 'vector_npy')
+    assert (label[1, 1:3] == 255).all()
+    keep = np.ones((6, 8), bool)
+    keep[1, 1:3] = False
+    expected = vectors[keep] / np.linalg.norm(vectors[keep], axis=1, keepdims=True)
+    np.testing.assert_allclose(label[keep], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'array', [np.zeros((6, 8)), np.zeros((6, 8, 4)), np.zeros((6, 8, 3), int), np.array([{}], object)]
+)
+def test_an_npy_of_another_layout_is_an_error(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / 'n.npy', array)
+    with pytest.raises(LabelError, match=r'n\.npy: found .* expected a \.npy file'):
+        read(tmp_path / 'n.npy', NORMALS, 'vector_npy')
+
+
+def test_an_archive_is_no_npy(tmp_path: Path) -> None:
+    np.savez(tmp_path / 'n.npz', a=np.zeros(3))
+    with pytest.raises(LabelError, match=r"n\.npz: found an archive of arrays \['a'\]"):
+        read(tmp_path / 'n.npz', NORMALS, 'vector_npy')
+
+
+@pytest.mark.parametrize(
+    ('reader', 'spec'),
+    [
+        ('index_image', SEMSEG),
+        ('grey_image', SALIENCY),
+        ('vector_image', NORMALS),
+        ('vector_npy', NORMALS),
+        ('pascal_parts', get_task('human_parts')),
+    ],
+)
+@pytest.mark.parametrize('content', [None, b'', b'no such format', b'\x89PNG\r\n\x1a\n', b'\x93NUMPY\x01'])
+def test_files_that_cannot_be_decoded(
+    tmp_path: Path, reader: str, spec: object, content: bytes | None
+) -> None:
+    path = tmp_path / 'broken.bin'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabelError, match=r'broken\.bin: found .*; expected '):
+        read(path, spec, reader)
+
+
+@pytest.mark.parametrize('share', [0.2, 0.5, 0.9, 0.99])
+def test_a_truncated_png_is_an_error(tmp_path: Path, write_png: Callable[..., None], share: float) -> None:
+    path = tmp_path / 'cut.png'
+    write_png(path, np.random.default_rng(0).integers(0, 21, (64, 64)).astype(np.uint8), palette=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(LabelError, match=r'cut\.png: found a file that cannot be decoded'):
+        read(path, SEMSEG, 'index_image', (64, 64))
+
+
+def test_a_label_of_another_size_than_the_image_is_an_error(
+    tmp_path: Path, write_png: Callable[..., None]
+) -> None:
+    write_png(tmp_path / 's.png', np.zeros((8, 6), np.uint8))
+    with pytest.raises(LabelError, match=r's\.png: found a label map of 8 x 6 .* size, 6 x 8'):
+        read(tmp_path / 's.png', SEMSEG, 'index_image')
+
+
+def test_a_users_reader_is_chosen_by_name_and_checked() -> None:
+    try:
+
+        @register_reader('test_constant')
+        def constant(path: str, *, spec: object, shape: tuple[int, int], value: int) -> np.ndarray:
+            return np.full(shape, value, np.uint8)
+
+        assert 'test_constant' in known_readers()
+        assert (read(Path('any'), SEMSEG, 'test_constant', value=7) == 7).all()
+        with pytest.raises(LabelError, match='class id 77'):
+            read(Path('any'), SEMSEG, 'test_constant', value=77)
+        with pytest.raises(ValueError, match="'test_constant' exists already"):
+            register_reader('test_constant')(lambda path, **options: None)
+        register_reader('test_constant')(constant)  # a second import of the same function is no conflict
+    finally:
+        _READERS.pop('test_constant', None)
+
+
+def test_an_unknown_reader_is_named_with_the_known_ones() -> None:
+    with pytest.raises(KeyError, match=r"unknown label reader 'nope'.*'index_image'"):
+        get_reader('nope')

@@ -1,0 +1,194 @@
+"""Check a PASCAL_MT (or PASCALContext) tree before training on it.
+
+Looks for every file of the tasks and splits asked for, decodes all of them, and prints what is missing, what is broken
+and what the labels hold. Nothing is written. The exit status is 1 if a file is missing or broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import mmengine
+import numpy as np
+from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without installation
+
+from mmseg_polyhistor.datasets import PascalContextMTDataset
+from mmseg_polyhistor.datasets.inspection import SplitSummary, TaskSummary, inspect_sample, summarise
+
+PASCAL_IMAGES = {'train': 4998, 'val': 5105}
+
+EXAMPLES = """examples:
+  python tools/check_dataset.py data/PASCAL_MT --workers 8
+  python tools/check_dataset.py data/PASCAL_MT --expect-pascal
+  python tools/check_dataset.py data/PASCAL_MT --tasks semseg human_parts --split val
+  python tools/check_dataset.py data/mine --tasks semseg saliency --data-prefix saliency=masks semseg=voc,context
+"""
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root', help='the tree, with JPEGImages/, ImageSets/Context/ and the label folders')
+    parser.add_argument(
+        '--tasks',
+        nargs='+',
+        default=list(PascalContextMTDataset.SOURCES),
+        choices=list(PascalContextMTDataset.SOURCES),
+        help='tasks whose files are checked (default: all)',
+    )
+    parser.add_argument(
+        '--split', nargs='+', default=['train', 'val'], help='lists in ImageSets/Context (default: train val)'
+    )
+    parser.add_argument(
+        '--data-prefix',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KIND=FOLDER',
+        help=f'other folders than the standard ones, for {", ".join(PascalContextMTDataset.DATA_PREFIX)}; '
+        'several folders, separated by commas, are looked through in order',
+    )
+    parser.add_argument('--workers', type=int, default=1, help='processes that decode files (default: 1)')
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='report missing labels, but do not count them as an error',
+    )
+    parser.add_argument(
+        '--expect-pascal',
+        action='store_true',
+        help='a number of images other than PASCAL-Context has (4,998 train, 5,105 val) is an error',
+    )
+    parser.add_argument('--show', type=int, default=5, help='problems to print per split (default: 5)')
+    return parser.parse_args(arguments)
+
+
+def inspect_split(args: argparse.Namespace, split: str) -> SplitSummary:
+    """Find and decode all files of one split."""
+    dataset = PascalContextMTDataset(
+        f'ImageSets/Context/{split}.txt',
+        args.tasks,
+        data_root=args.root,
+        data_prefix=args.data_prefix,
+        lazy_init=True,
+    )
+    scan = dataset.scan_files()
+    if args.workers > 1 and scan.samples:
+        reports = mmengine.track_parallel_progress(
+            inspect_sample, scan.samples, args.workers, file=sys.stderr
+        )
+    else:
+        reports = mmengine.track_progress(inspect_sample, scan.samples, file=sys.stderr)
+    return summarise(scan, reports, dataset.specs)
+
+
+def files_table(splits: dict[str, SplitSummary]) -> Table:
+    """Found, missing and broken files, per split and kind of file."""
+    table = Table(title='Files')
+    for column in ('split', 'file'):
+        table.add_column(column)
+    for column in ('sound', 'missing', 'broken', 'without label'):
+        table.add_column(column, justify='right')
+    for name, split in splits.items():
+        missing, broken = len(split.missing_images), len(split.broken_images)
+        table.add_row(name, 'image', str(split.number - missing - broken), str(missing), str(broken), '')
+        for task in split.tasks:
+            share = f' ({task.unlabelled / task.sound:.1%})' if task.sound else ''
+            numbers = (task.sound, len(task.missing), len(task.broken))
+            table.add_row(name, task.spec.name, *map(str, numbers), f'{task.unlabelled}{share}')
+        table.add_section()
+    return table
+
+
+def _class_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
+    """(id, name, share of the labelled pixels, images) per class."""
+    ignore = task.spec.ignore_value
+    labelled = task.pixels.sum() - task.pixels[ignore]
+    rows = [
+        (str(i), name, task.pixels[i] / labelled if labelled else np.nan, int(task.images[i]))
+        for i, name in enumerate(task.spec.classes)
+    ]
+    share = task.pixels[ignore] / task.pixels.sum() if task.pixels.any() else np.nan
+    return [*rows, (str(ignore), 'ignore (of all pixels)', share, int(task.images[ignore]))]
+
+
+def _vector_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
+    valid, away, ignored = task.pixels[:3]
+    everything = valid + ignored
+    return [
+        ('', 'valid (of all pixels)', valid / everything if everything else np.nan, int(task.images[0])),
+        (
+            '',
+            'z < 0, away from the viewer (of valid)',
+            away / valid if valid else np.nan,
+            int(task.images[1]),
+        ),
+    ]
+
+
+ROWS = {'semantic': _class_rows, 'binary': _class_rows, 'unit_vector': _vector_rows}
+
+
+def labels_table(splits: dict[str, SplitSummary], number: int) -> Table:
+    """What the labels of the `number`-th task hold: share of pixels, and images with the class, per split."""
+    columns = {name: split.tasks[number] for name, split in splits.items()}
+    spec = next(iter(columns.values())).spec
+    rows = {name: ROWS[spec.kind](task) for name, task in columns.items()}
+    table = Table(title=spec.name)
+    table.add_column('id', justify='right')
+    table.add_column('class')
+    for name in columns:
+        table.add_column(f'{name}: pixels', justify='right')
+        table.add_column('images', justify='right')
+    for line in zip(*rows.values(), strict=True):
+        cells = [cell for _, _, share, images in line for cell in (f'{share:.2%}', str(images))]
+        table.add_row(*line[0][:2], *cells)
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check the tree; returns the exit status."""
+    args = parse_args(arguments)
+    console = Console(highlight=False)
+    splits: dict[str, SplitSummary] = {}
+    problems: dict[str, list[str]] = {}
+    for name in args.split:
+        console.print(f'{args.root}, {name}: decoding all files')
+        try:
+            splits[name] = inspect_split(args, name)
+        except (OSError, ValueError) as e:  # the list of images is absent or unfit
+            problems[name] = [str(e)]
+            continue
+        problems[name] = splits[name].problems(allow_missing=args.allow_missing)
+        expected = PASCAL_IMAGES.get(name)
+        if expected is not None and splits[name].number != expected:
+            difference = f'{splits[name].number} images in the list, PASCAL-Context has {expected}'
+            if args.expect_pascal:
+                problems[name].append(difference)
+            else:
+                console.print(f'note: {name}: {difference}')
+
+    if splits:
+        console.print(files_table(splits))
+        for number in range(len(args.tasks)):
+            console.print(labels_table(splits, number))
+    total = sum(map(len, problems.values()))
+    for name, lines in problems.items():
+        for line in lines[: args.show]:
+            console.print(f'{name}: {line}', markup=False, soft_wrap=True)
+        if len(lines) > args.show:
+            console.print(f'{name}: ... and {len(lines) - args.show} more (--show {len(lines)})')
+    console.print(f'{total} problems' if total else 'no problems')
+    return 1 if total else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
