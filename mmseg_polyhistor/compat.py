@@ -9,7 +9,7 @@ where it is needed, so that a compiled mmcv, a fitting torchvision or a maintain
 2. A torchvision of the right version whose compiled operators were built for CUDA does not load on a CPU-only
    torch, and then fails to import at all: the two operator schemas that its Python code expects are declared.
 3. torch >= 2.6 unpickles with `weights_only=True` while mmengine 0.10 stores `HistoryBuffer` objects in
-   checkpoints: see `mmseg_polyhistor.engine.hooks.SafeCheckpointHook`, which needs no patch here.
+   checkpoints: see `mmseg_polyhistor.engine`, `SafeCheckpointHook` and `safe_load`; nothing is patched here.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ SUPPORTED = {
     'mmseg': ('1.2.0', '2.0.0', 'mmsegmentation==1.2.2'),
     'mmpretrain': ('1.2.0', '2.0.0', 'mmpretrain==1.2.0'),
 }
+OTHER_NAMES = {'PIL': 'pillow', 'yaml': 'pyyaml'}  # module -> distribution
 
 
 class StackError(ImportError):
@@ -85,24 +86,37 @@ def _check_opencv() -> None:
 
 def _check_module(module: str, low: str, high: str, dist: str) -> None:
     try:
-        found = importlib.import_module(module).__version__
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name == 'pkg_resources':
             raise _fail(
                 f'{module} needs pkg_resources, which setuptools 82 dropped.', "pip install 'setuptools<82'"
             ) from e
-        if e.name != module:
-            raise _fail(
-                f'{module} is installed but cannot be imported: {e}.', f'pip install {e.name or dist}'
-            ) from e
-        raise _fail(f'mmseg_polyhistor needs {module}, which is not installed.', INSTALL_OFFICIAL) from e
+        if e.name == module:
+            raise _fail(f'mmseg_polyhistor needs {module}, which is not installed.', INSTALL_OFFICIAL) from e
+        raise _fail(f'{module} is installed but cannot be imported: {e}.', _install(e.name or module)) from e
+    except ImportError as e:
+        raise _fail(f'{module} is installed but cannot be imported: {e}.', _install(module)) from e
     except AssertionError as e:  # mmseg and mmpretrain assert the versions of mmcv and mmengine
         raise _fail(f'{module} refuses the installed mmcv or mmengine: {e}', INSTALL_OFFICIAL) from e
+    found = getattr(imported, '__version__', None)
+    if found is None:  # a folder of that name, a rest of an old installation or one in the working directory
+        folders = ', '.join(getattr(imported, '__path__', ()))
+        problem = f'the folder {folders} is taken for the package {module}, but holds none.'
+        raise _fail(problem, f'remove or rename it, or {_install(module)}')
     if not Version(low) <= Version(found) < Version(high):
         raise _fail(
             f'{module} {found} is installed; mmseg_polyhistor works with {module} >= {low}, < {high}.',
             f"pip install '{dist}'",
         )
+
+
+def _install(module: str) -> str:
+    """The command that brings a module, be it missing or a part of a broken package of the stack."""
+    package = module.partition('.')[0]
+    if package in SUPPORTED:
+        return f"pip install --force-reinstall --no-deps '{SUPPORTED[package][2]}'"
+    return f'pip install {OTHER_NAMES.get(package, package)}'
 
 
 # ---------------------------------------------------------------------------------------------- mmcv.ops

@@ -49,13 +49,14 @@ class TaskSpec:
         ignore_value: The label value of a pixel without label. Defaults to 255.
         ignore_if_empty: A map of this task in which no pixel has a class above 0 (no object, from the start or after a
             crop) carries no label at all: every pixel is ignored. Not for 'unit_vector'. Defaults to False.
-        flip: What a horizontal flip does to the values: 'keep' or 'negate_x'. Defaults to 'keep'.
-        rotate: What a rotation of the image does to the values: 'keep' or 'turn_xy'. Defaults to 'keep'.
+        flip: What a horizontal flip does to the values: 'keep' or, for 'unit_vector', 'negate_x'. Defaults to 'keep'.
+        rotate: What a rotation of the image does to the values: 'keep' or, for 'unit_vector', 'turn_xy'. Defaults to
+            'keep'.
         loss: Config of the task's loss, registered in `mmseg.registry.MODELS`, its `loss_weight` included.
         metric: The metric that the multi-task gain uses (a key of what the kind's accumulator reports).
         lower_is_better: Direction of `metric`. Defaults to False.
-        classes: Class names of a semantic task. Defaults to ().
-        palette: RGB colour per class. Defaults to ().
+        classes: Class names of a semantic task, or what 0 and 1 of a binary one mean. Defaults to ().
+        palette: RGB colour per class, components in 0..255. Defaults to ().
 
     Raises:
         ValueError: if a field contradicts another; the message names the task, the field and what is allowed.
@@ -97,6 +98,16 @@ class TaskSpec:
             expected is None or self.channels == expected,
             f'kind {self.kind!r} has {expected} channel(s), got {self.channels}',
         )
+        for rule in ('flip', 'rotate'):
+            value = getattr(self, rule)
+            demand(
+                value == 'keep' or self.kind == 'unit_vector',
+                f"{rule}={value!r} acts on vectors; kind {self.kind!r} needs 'keep'",
+            )
+        demand(
+            all(len(rgb) == 3 and all(0 <= part <= 255 for part in rgb) for rgb in self.palette),
+            f'palette must hold (red, green, blue) in 0..255 per class, got {self.palette!r}',
+        )
         demand(
             not (self.ignore_if_empty and self.kind == 'unit_vector'),
             "ignore_if_empty asks for classes, which kind 'unit_vector' has none of",
@@ -118,6 +129,10 @@ class TaskSpec:
             demand(
                 1 < self.ignore_value <= 255,
                 f'ignore_value must lie in 2..255 (labels are uint8), got {self.ignore_value}',
+            )
+            demand(
+                len(self.classes) in (0, 2),
+                f'{len(self.classes)} class names; a binary task has two (for 0 and 1), or none',
             )
 
 
@@ -145,8 +160,12 @@ def register_task(spec: TaskSpec, *, force: bool = False) -> TaskSpec:
     for other in _TASKS.values():
         if other.name == spec.name:
             continue
-        for attribute in ('gt_key', 'gt_field', 'pred_field'):
-            if getattr(other, attribute) == getattr(spec, attribute):
+        for attribute, taken in (
+            ('gt_key', (other.gt_key,)),
+            ('gt_field', (other.gt_field, other.pred_field)),
+            ('pred_field', (other.gt_field, other.pred_field)),
+        ):
+            if getattr(spec, attribute) in taken:
                 raise ValueError(
                     f'task {spec.name!r}: {attribute} {getattr(spec, attribute)!r} belongs to task {other.name!r} already'
                 )
@@ -163,10 +182,10 @@ def get_task(name: str) -> TaskSpec:
     """The row of one task.
 
     Raises:
-        KeyError: if there is no such task; the message lists the known ones.
+        ValueError: if there is no such task; the message lists the known ones.
     """
     if name not in _TASKS:
-        raise KeyError(
+        raise ValueError(
             f'unknown task {name!r}; known tasks are {list(_TASKS)}. Add one with mmseg_polyhistor.tasks.register_task'
         )
     return _TASKS[name]
@@ -176,8 +195,7 @@ def get_tasks(names: Iterable[str]) -> tuple[TaskSpec, ...]:
     """The rows of several tasks, in the order given.
 
     Raises:
-        KeyError: for an unknown task.
-        ValueError: if `names` is a plain string, empty, or names a task twice.
+        ValueError: if `names` is a plain string, empty, or names a task that is unknown, or one twice.
     """
     if isinstance(names, str):
         raise ValueError(f'tasks must be a sequence of names, got the string {names!r}; write ({names!r},)')

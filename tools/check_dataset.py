@@ -19,6 +19,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without installation
 
 from mmseg_polyhistor.datasets import PascalContextMTDataset
+from mmseg_polyhistor.datasets.file_scan import first_names
 from mmseg_polyhistor.datasets.inspection import SplitSummary, TaskSummary, inspect_sample, summarise
 
 PASCAL_IMAGES = {'train': 4998, 'val': 5105}
@@ -157,7 +158,7 @@ def labels_table(splits: dict[str, SplitSummary], number: int) -> Table:
 def main(arguments: list[str] | None = None) -> int:
     """Check the tree; returns the exit status."""
     args = parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     splits: dict[str, SplitSummary] = {}
     problems: dict[str, list[str]] = {}
     for name in args.split:
@@ -175,6 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
                 problems[name].append(difference)
             else:
                 console.print(f'note: {name}: {difference}')
+        turned = splits[name].turned_images
+        if turned:
+            console.print(
+                f'note: {name}: {len(turned)} images have an EXIF orientation and are turned when they are loaded; their '
+                f'labels must be drawn on the turned images: {first_names(turned)}',
+                soft_wrap=True,
+            )
 
     if splits:
         console.print(files_table(splits))
@@ -183,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     total = sum(map(len, problems.values()))
     for name, lines in problems.items():
         for line in lines[: args.show]:
-            console.print(f'{name}: {line}', markup=False, soft_wrap=True)
+            console.print(f'{name}: {line}', soft_wrap=True)
         if len(lines) > args.show:
             console.print(f'{name}: ... and {len(lines) - args.show} more (--show {len(lines)})')
     console.print(f'{total} problems' if total else 'no problems')

@@ -3,6 +3,7 @@
 #   prepare_environment EXTRAS    creates .venv where it is missing, installs the package with the extras (only when
 #                                 something changed since the last time), and sets PYTHON to its interpreter.
 #
+# POLYHISTOR_NO_VENV  if set, the interpreter in use is taken as it is: nothing is created or installed
 # POLYHISTOR_PYTHON   the interpreter to build .venv from (default: the first of python3.12, 3.11, 3.10, python3 that fits)
 # POLYHISTOR_PIP_ARGS further arguments for pip, e.g. an index with torch's small CPU wheels
 
@@ -24,6 +25,10 @@ find_python() {
 
 prepare_environment() {
     local extras="$1" venv="$ROOT/.venv" stamp want base
+    if [ -n "${POLYHISTOR_NO_VENV:-}" ]; then
+        PYTHON="${POLYHISTOR_PYTHON:-python}"
+        return
+    fi
     PYTHON="$venv/bin/python"
     if ! "$PYTHON" -c '' 2>/dev/null; then
         base="$(find_python)" || exit 1

@@ -1,7 +1,7 @@
 """Evaluate a model before and after its training, print the two side by side, and draw a picture.
 
 Examples:
-    python tools/quickstart_report.py configs/polyhistor_lite/swin-nano_mini-pascal.py --work-dir work_dirs/quickstart
+    python tools/quickstart_report.py configs/polyhistor_lite/swin-pico_mini-pascal.py --work-dir work_dirs/quickstart
 """
 
 from __future__ import annotations

@@ -37,10 +37,6 @@ class AdapterMethod(nn.Module):
         ValueError: for an unknown position, insertion or activation, or for tasks that are none or not unique.
     """
 
-    #: Whether features differ between the tasks from the first site on. A backbone runs one stream per task behind
-    #: the first site of a task-specific method, and a single stream for all tasks otherwise.
-    task_specific: bool = True
-
     def __init__(
         self,
         *,
@@ -88,11 +84,13 @@ class AdapterMethod(nn.Module):
 
 
 def resolve_tasks(tasks: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Check that all tasks are known.
+    """Check that all tasks are known, and none is named twice.
 
     Raises:
-        ValueError: names the unknown ones.
+        ValueError: names the unknown ones, or what is wrong with the sequence.
     """
+    if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tuple(tasks)):
+        raise ValueError(f'tasks must be a non-empty sequence of different names, got {tasks!r}')
     unknown = [t for t in tasks if t not in known]
     if unknown:
         raise ValueError(f'unknown tasks {unknown}; this model was built for {tuple(known)}')

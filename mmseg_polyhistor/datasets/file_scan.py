@@ -36,7 +36,7 @@ def read_ids(path: str) -> list[str]:
     """
     if not osp.isfile(path):
         raise FileNotFoundError(f'the list of images {path} does not exist; check data_root and ann_file')
-    with open(path, encoding='utf-8') as lines:
+    with open(path, encoding='utf-8-sig') as lines:  # some editors put a byte order mark first
         ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise ValueError(f'{path}: the list of images is empty')

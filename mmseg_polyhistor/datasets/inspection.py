@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from PIL import Image
 
 from ..tasks import TaskSpec, get_tasks
 from .file_scan import FileScan
@@ -28,12 +29,14 @@ class SampleReport:
         counts: Pixels per value, for each task with a sound label: of the class ids 0..255, or, for vectors, (valid,
             valid and turned away from the viewer, ignored).
         labelled: Per task with a sound label, whether it labels any pixel at all.
+        turned: Whether the image has an EXIF orientation, by which it is turned or mirrored when it is loaded.
     """
 
     image_error: str | None = None
     errors: dict[str, str] = field(default_factory=dict)
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     labelled: dict[str, bool] = field(default_factory=dict)
+    turned: bool = False
 
 
 def _count_classes(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
@@ -45,6 +48,8 @@ def _count_vectors(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
     return np.array([valid.sum(), (valid & (label[..., 2] < 0)).sum(), (~valid).sum()])
 
 
+EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images
+
 COUNT = {'semantic': _count_classes, 'binary': _count_classes, 'unit_vector': _count_vectors}
 
 
@@ -52,9 +57,11 @@ def inspect_sample(sample: Mapping[str, Any]) -> SampleReport:
     """Decode image and labels of a sample of a `FileScan`; a broken file becomes an entry of the report."""
     try:
         results = LoadImageFromFile(imdecode_backend='pillow')(dict(img_path=sample['img_path']))
+        with Image.open(sample['img_path']) as image:
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
     except Exception as e:
         return SampleReport(image_error=f'{sample["img_path"]}: {type(e).__name__}: {e}')
-    report = SampleReport()
+    report = SampleReport(turned=turned)
     for spec in get_tasks(sample['tasks']):
         path = sample['label_paths'][spec.name]
         if path is None:
@@ -94,11 +101,13 @@ class TaskSummary:
 
 @dataclass
 class SplitSummary:
-    """All files of one split: `number` ids in the list, broken and missing images, and the tasks' labels."""
+    """All files of one split: `number` ids in the list, missing and broken images, the paths of those with an EXIF
+    orientation, and the tasks' labels."""
 
     number: int
     missing_images: list[str]
     broken_images: list[str]
+    turned_images: list[str]
     tasks: list[TaskSummary]
 
     def problems(self, *, allow_missing: bool = False) -> list[str]:
@@ -134,5 +143,8 @@ def summarise(scan: FileScan, reports: Sequence[SampleReport], specs: Sequence[T
         number=len(scan.samples) + len(scan.missing_images),
         missing_images=scan.missing_images,
         broken_images=[report.image_error for report in reports if report.image_error is not None],
+        turned_images=[
+            sample['img_path'] for sample, report in zip(scan.samples, reports, strict=True) if report.turned
+        ],
         tasks=[summarise_task(spec) for spec in specs],
     )

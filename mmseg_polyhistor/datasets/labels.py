@@ -31,6 +31,12 @@ MIN_LENGTH = (
 )
 
 
+TURNED = (
+    '. Height and width are swapped: a photograph with an EXIF orientation is turned when it is loaded. Draw the label '
+    "on the turned photograph, or give LoadImageFromFile color_type='color_ignore_orientation'"
+)
+
+
 class SampleError(ValueError):
     """A sample cannot be loaded; the message names the file."""
 
@@ -109,10 +115,11 @@ def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path:
     """
     dtype, tail = LAYOUT[spec.kind]
     if label.shape[:2] != tuple(shape):
+        turned = label.shape[1::-1] == tuple(shape)
         raise label_error(
             path,
             f'a label map of {_size(label.shape)} pixels (height x width)',
-            f"the image's size, {_size(shape)}",
+            f"the image's size, {_size(shape)}" + (TURNED if turned else ''),
         )
     if label.dtype != dtype or label.shape[2:] != tail:
         raise label_error(

@@ -13,10 +13,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from ..tasks import TaskSpec, get_tasks
+from ..tasks import TaskSpec, get_tasks, register_task
 from .file_scan import FileScan, first_names, read_ids, scan_files, source_files
 from .labels import SampleError
-from .readers import get_reader
+from .readers import get_reader, register_reader
 
 __all__ = ['MultiTaskDataset', 'class_metainfo']
 
@@ -162,6 +162,21 @@ class MultiTaskDataset(BaseDataset):
             ]
             for kind, folders in self.data_prefix.items()
         }
+
+    # ------------------------------------------------------------------------------- the rows, in other processes
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes, and the readers in use."""
+        names = {self.sources[task]['reader']['type'] for task in self.tasks}
+        return {**self.__dict__, '_readers': {name: get_reader(name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over the attributes, and make tasks and readers known: a worker that was spawned, not forked, has not
+        imported the user's modules."""
+        for name, reader in state.pop('_readers').items():
+            register_reader(name, force=True)(reader)
+        for spec in state['specs']:
+            register_task(spec, force=True)
+        self.__dict__.update(state)
 
     # ------------------------------------------------------------------------------------------- the files
     def scan_files(self) -> FileScan:

@@ -59,10 +59,10 @@ def get_reader(name: str) -> LabelReader:
     """The reader of that name.
 
     Raises:
-        KeyError: if there is none; the message lists the known ones.
+        ValueError: if there is none; the message lists the known ones.
     """
     if name not in _READERS:
-        raise KeyError(f'unknown label reader {name!r}; known readers are {list(_READERS)}')
+        raise ValueError(f'unknown label reader {name!r}; known readers are {list(_READERS)}')
     return _READERS[name]
 
 
@@ -128,7 +128,9 @@ def read_index_image(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np
 def read_grey_image(
     path: str, *, spec: TaskSpec, shape: tuple[int, int], threshold: float = 0.5
 ) -> np.ndarray:
-    """1 where an 8-bit grey image, divided by 255, exceeds `threshold`, else 0: uint8 (H, W)."""
+    """1 where an 8-bit grey image, divided by 255, exceeds `threshold` (0 <= threshold < 1), else 0: uint8 (H, W)."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f'threshold of the reader grey_image must lie in 0..1, below 1; got {threshold!r}')
     return (open_image(path, {'L': '8-bit grey'}) > 255 * threshold).astype(np.uint8)
 
 
@@ -162,4 +164,4 @@ def read_vector_npy(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.
         raise label_error(path, f'an archive of arrays {list(vectors)}', expected)
     if vectors.ndim != 3 or vectors.shape[2] != 3 or vectors.dtype.kind != 'f':
         raise LabelError(f'{path}: found {vectors.dtype} {vectors.shape}; expected {expected}')
-    return unit_vectors(vectors.astype(np.float32), spec.ignore_value)
+    return unit_vectors(np.ascontiguousarray(vectors, np.float32), spec.ignore_value)

@@ -22,9 +22,8 @@ def reference_row(reference: str | Mapping[str, float]) -> dict[str, float]:
         reference: A name of `REFERENCE_ROWS`, or the row itself: task -> value of the task's `TaskSpec.metric`.
 
     Raises:
-        ValueError: for an unknown name (the message lists the known ones), an empty row, or a value that is not a
-            positive number.
-        KeyError: if the row names an unknown task.
+        ValueError: for an unknown name (the message lists the known ones), an empty row, an unknown task, or a value
+            that is not a positive number.
     """
     if isinstance(reference, str):
         if reference not in REFERENCE_ROWS:

@@ -37,8 +37,8 @@ class MultiTaskMetric(BaseMetric):
     - unit_vector: `mean`, `median`, `rmse` in degrees, `under_11.25`, `under_22.5`, `under_30` in percent
       (`UnitVectorAccumulator`; the "rmse" that other code prints for normals is the `mean` here);
 
-    and `gain`, in percent, where a reference row is given and all of its tasks are evaluated. A task without one valid
-    pixel in the whole set gets nan and a warning.
+    and `gain`, in percent, where a reference row is given: the mean over the evaluated tasks; a remark tells which tasks of
+    the row are not among them. A task without one valid pixel in the whole set gets nan and a warning.
 
     Args:
         tasks (Sequence[str], optional): The tasks to evaluate. Defaults to None: `dataset_meta['tasks']`.
@@ -47,7 +47,8 @@ class MultiTaskMetric(BaseMetric):
             Defaults to None: no gain.
         per_class (bool): Log IoU and accuracy of every class of the semantic tasks. Defaults to False.
         output_dir (str, optional): Write the predictions to `<output_dir>/<task>/<image name>.png`: palette PNG of
-            class indices, 8-bit grey, 8-bit RGB normals. Defaults to None.
+            class indices, 8-bit grey, 8-bit RGB normals. Two images of one name in different folders are an error.
+            Defaults to None.
         format_only (bool): Write the predictions and evaluate nothing; needs no truth. Defaults to False.
         keep_results (bool): Without effect: predictions are evaluated whether they are written or not. mmseg's
             `tools/test.py --out` sets it. Defaults to False.
@@ -56,9 +57,8 @@ class MultiTaskMetric(BaseMetric):
         prefix (str, optional): Prefix of the metrics' names. Defaults to None.
 
     Raises:
-        ValueError: if `format_only` comes without `output_dir`, if a task is named twice or not at all, or if a
-            reference row is unknown, not positive, or lacks an evaluated task.
-        KeyError: for an unknown task.
+        ValueError: if `format_only` comes without `output_dir`, if a task is unknown, named twice or not at all, or if
+            a reference row is unknown, not positive, or lacks an evaluated task.
 
     `process` raises ValueError for a sample that lacks a field, whose truth and prediction differ in size, or which
     holds values that its kind of task does not allow (NaN, classes out of range, ..); the message names the image.
@@ -87,6 +87,7 @@ class MultiTaskMetric(BaseMetric):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.format_only = format_only
         self.accumulators: dict[str, Accumulator] = {}
+        self._images: dict[str, str] = {}  # name of the files written -> the image
         self._tasks_of_dataset = tasks is None
         if tasks is not None:
             self._use_tasks(tasks)
@@ -145,6 +146,11 @@ class MultiTaskMetric(BaseMetric):
             if not sample.get('img_path'):
                 raise ValueError('the file of a prediction is named after img_path, which the sample lacks')
             stem = Path(sample['img_path']).stem
+            other = self._images.setdefault(stem, sample['img_path'])
+            if other != sample['img_path']:
+                raise ValueError(
+                    f'its prediction would overwrite that of {other}: the files in output_dir are named after the image'
+                )
             write_prediction(array, spec, self.output_dir / spec.name / f'{stem}.png')
         return None if self.format_only else accumulator.count(pred, _field(sample, spec, spec.gt_field))
 
@@ -183,9 +189,9 @@ class MultiTaskMetric(BaseMetric):
         absent = [task for task in self.reference if task not in headline]
         if absent:
             print_log(
-                f'no gain: the reference row also holds {absent}, which are not evaluated', logger='current'
+                f'gain: the mean over {list(headline)}; the reference row also holds {absent}, which are not evaluated',
+                logger='current',
             )
-            return {}
         return {'gain': multi_task_gain(headline, self.reference, self.specs)}
 
 

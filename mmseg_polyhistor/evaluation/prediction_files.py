@@ -26,7 +26,9 @@ def _grey_image(pred: np.ndarray, spec: TaskSpec) -> Image.Image:
 
 
 def _direction_image(pred: np.ndarray, spec: TaskSpec) -> Image.Image:
-    """Unit vectors (3, H, W) as 8-bit RGB: n = 2 * rgb / 255 - 1."""
+    """Vectors (3, H, W) of any length as 8-bit RGB: n = 2 * rgb / 255 - 1 for the direction n."""
+    length = np.linalg.norm(pred, axis=0, keepdims=True)
+    pred = pred / np.where(length > 0, length, 1)
     return Image.fromarray(np.rint(127.5 * (pred.transpose(1, 2, 0) + 1)).astype(np.uint8))
 
 

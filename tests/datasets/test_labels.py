@@ -103,3 +103,13 @@ def test_what_does_not_fit_is_an_error_that_names_the_file(
 def test_the_highest_class_and_ignore_pass(spec: object, top: int) -> None:
     label = np.array([[0, top, 255]], np.uint8)
     assert check_label(label, spec, (1, 3), 'a.png') is label
+
+
+def test_a_turned_label_gets_the_hint_at_exif_and_another_size_does_not() -> None:
+    turned, other = np.zeros((4, 6), np.uint8), np.zeros((4, 7), np.uint8)
+    with pytest.raises(
+        LabelError, match=r'size, 6 x 4\. Height and width are swapped: .* EXIF .*color_ignore_orientation'
+    ):
+        check_label(turned, SEMSEG, (6, 4), 'a.png')
+    with pytest.raises(LabelError, match=r"the image's size, 6 x 4$"):
+        check_label(other, SEMSEG, (6, 4), 'a.png')

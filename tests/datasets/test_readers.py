@@ -63,6 +63,17 @@ def test_grey_is_salient_above_one_half(tmp_path: Path) -> None:
     np.testing.assert_array_equal(high, [[int(value / 255 > 0.9) for value in row] for row in grey])
 
 
+@pytest.mark.parametrize('threshold', [-0.1, 1.0, 128])
+def test_a_threshold_in_grey_levels_is_refused(tmp_path: Path, threshold: float) -> None:
+    """It would make every pixel of every image background."""
+    path = tmp_path / 's.png'
+    Image.fromarray(np.full((6, 8), 255, np.uint8)).save(path)
+    with pytest.raises(
+        ValueError, match=f'threshold of the reader grey_image must lie in .* got {threshold}'
+    ):
+        read(path, SALIENCY, 'grey_image', threshold=threshold)
+
+
 def test_vectors_from_rgb(tmp_path: Path) -> None:
     path = tmp_path / 'n.png'
     rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -91,6 +102,20 @@ def test_vectors_from_npy(tmp_path: Path) -> None:
     keep[1, 1:3] = False
     expected = vectors[keep] / np.linalg.norm(vectors[keep], axis=1, keepdims=True)
     np.testing.assert_allclose(label[keep], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', ['<f4', '>f4', '<f8', '<f2'])
+def test_the_memory_layout_of_an_npy_plays_no_part(tmp_path: Path, dtype: str) -> None:
+    """What comes from MATLAB is stored column by column."""
+    vectors = np.random.default_rng(0).normal(size=(6, 8, 3)).astype(dtype)
+    labels = []
+    for name, array in (('rows', vectors), ('columns', np.asfortranarray(vectors))):
+        np.save(tmp_path / f'{name}.npy', array)
+        assert np.load(tmp_path / f'{name}.npy').flags.c_contiguous == (name == 'rows')
+        labels.append(read(tmp_path / f'{name}.npy', NORMALS, 'vector_npy'))
+    np.testing.assert_array_equal(labels[0], labels[1])
+    expected = vectors.astype(float) / np.linalg.norm(vectors.astype(float), axis=2, keepdims=True)
+    np.testing.assert_allclose(labels[1], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -166,5 +191,5 @@ def test_a_users_reader_is_chosen_by_name_and_checked() -> None:
 
 
 def test_an_unknown_reader_is_named_with_the_known_ones() -> None:
-    with pytest.raises(KeyError, match=r"unknown label reader 'nope'.*'index_image'"):
+    with pytest.raises(ValueError, match=r"unknown label reader 'nope'.*'index_image'"):
         get_reader('nope')

@@ -56,16 +56,16 @@ def test_reference_rows_are_copies():
 
 
 @pytest.mark.parametrize(
-    ('reference', 'error', 'message'),
+    ('reference', 'message'),
     [
-        ('paper', ValueError, "unknown reference row 'paper'; known are .*paper_pascal_context_swin_t"),
-        ({}, ValueError, 'no task is named'),
-        ({'semseg': 0}, ValueError, "reference of task 'semseg' must be a positive mIoU"),
-        ({'normals': 'low'}, ValueError, "reference of task 'normals' must be a positive mean"),
-        ({'semseg': float('nan')}, ValueError, 'must be a positive mIoU'),
-        ({'semseg': 60.0, 'depth_of_thought': 1.0}, KeyError, 'depth_of_thought'),
+        ('paper', "unknown reference row 'paper'; known are .*paper_pascal_context_swin_t"),
+        ({}, 'no task is named'),
+        ({'semseg': 0}, "reference of task 'semseg' must be a positive mIoU"),
+        ({'normals': 'low'}, "reference of task 'normals' must be a positive mean"),
+        ({'semseg': float('nan')}, 'must be a positive mIoU'),
+        ({'semseg': 60.0, 'depth_of_thought': 1.0}, "unknown task 'depth_of_thought'; known tasks are"),
     ],
 )
-def test_refuses_bad_references(reference, error, message):
-    with pytest.raises(error, match=message):
+def test_refuses_bad_references(reference, message):
+    with pytest.raises(ValueError, match=message):
         reference_row(reference)

@@ -181,10 +181,19 @@ def test_says_which_classes_are_left_out_and_logs_the_table_on_demand(samples, l
 
 
 # ------------------------------------------------------------------------------------------------- gain
-def test_no_gain_without_a_reference_or_with_tasks_missing(samples, logged):
+def test_no_gain_without_a_reference(samples):
     assert 'gain' not in _evaluate(samples)
-    assert 'gain' not in _evaluate(samples, tasks=('semseg', 'normals'), reference=PRESET)
-    assert "no gain: the reference row also holds ['human_parts', 'saliency']" in logged[-1][1]
+
+
+def test_the_gain_of_some_tasks_of_the_row_is_their_mean_and_says_so(samples, logged):
+    """Training with a subset of tasks keeps the metric that `save_best='gain'` asks for."""
+    metrics = _evaluate(samples, tasks=('semseg', 'normals'), reference=PRESET)
+    expected = 50 * ((metrics['semseg.mIoU'] - 67.21) / 67.21 - (metrics['normals.mean'] - 17.97) / 17.97)
+    assert metrics['gain'] == pytest.approx(expected)
+    assert logged[-1][1] == (
+        "gain: the mean over ['semseg', 'normals']; the reference row also holds ['human_parts', 'saliency'], "
+        'which are not evaluated'
+    )
 
 
 def test_gain_with_a_row_of_its_own(samples):
@@ -246,3 +255,12 @@ def test_written_predictions_are_checked_and_named_after_the_image(samples, tmp_
         ValueError, match=r'a sample without img_path: the file of a prediction is named after img_path'
     ):
         _evaluate(samples, output_dir=str(tmp_path))
+
+
+def test_two_images_of_one_name_do_not_overwrite_each_others_prediction(samples, tmp_path):
+    samples[0]['img_path'], samples[1]['img_path'] = 'aachen/000.jpg', 'bochum/000.jpg'
+    with pytest.raises(
+        ValueError, match=r'bochum/000\.jpg: its prediction would overwrite that of aachen/000\.jpg'
+    ):
+        _evaluate(samples, output_dir=str(tmp_path))
+    _evaluate([samples[0], samples[0]], output_dir=str(tmp_path))  # the duplicate of a distributed sampler

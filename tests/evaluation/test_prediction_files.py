@@ -38,3 +38,12 @@ def test_normals_round_trip_within_half_a_step(tmp_path):
     write_prediction(pred, get_task('normals'), tmp_path / 'a.png')
     rgb = np.array(Image.open(tmp_path / 'a.png')).astype(np.float32)
     np.testing.assert_allclose(2 * rgb / 255 - 1, pred.transpose(1, 2, 0), atol=1.001 / 255)
+
+
+def test_directions_of_any_length_are_drawn(tmp_path):
+    """The metrics take vectors of any length; 8 bits must not wrap around."""
+    pred = np.array([(0, 0, 5), (-3, 4, 0), (0.01, 0, 0), (0, 0, 0)], np.float32).T[:, None]
+    write_prediction(pred, get_task('normals'), tmp_path / 'a.png')
+    rgb = np.array(Image.open(tmp_path / 'a.png')).astype(float)
+    expected = [[(0, 0, 1), (-0.6, 0.8, 0), (1, 0, 0), (0, 0, 0)]]
+    np.testing.assert_allclose(2 * rgb / 255 - 1, expected, atol=1.001 / 255)

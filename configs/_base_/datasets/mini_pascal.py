@@ -2,7 +2,7 @@
 dataset_type = 'PascalContextMTDataset'
 data_root = 'data/mini_pascal'
 parts_cache_dir = None
-crop_size = (128, 128)
+crop_size = (96, 96)
 
 train_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
@@ -19,7 +19,7 @@ test_pipeline = [
     dict(type='PackMultiTaskInputs'),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,

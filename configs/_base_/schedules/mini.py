@@ -1,6 +1,6 @@
 # A few minutes on two CPU cores. The encoder is random, so everything has to come from adapters and decoders: a
 # larger learning rate than the paper's.
-max_epochs = 24
+max_epochs = 20
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableOptimWrapperConstructor',

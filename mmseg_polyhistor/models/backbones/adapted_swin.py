@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.utils.checkpoint as cp
 from mmengine.logging import print_log
+from mmengine.model import BaseModule, PretrainedInit
 from mmpretrain.models.backbones.swin_transformer import SwinBlock, SwinTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...adapters import METHODS, AdapterMethod, AdapterWeights, BackboneLayout, Site
+from ...adapters.base import resolve_tasks
 from .swin_checkpoint import KeyReport, load_weights_file, resize_bias_table, swin_state_dict
 
 __all__ = ['AdaptedSwin']
@@ -53,7 +56,8 @@ class AdaptedSwin(SwinTransformer):
         **kwargs: Further arguments of mmpretrain's `SwinTransformer`.
 
     Raises:
-        ValueError: for an unfit adapter or task list; `TypeError` for arguments that this class decides itself.
+        ValueError: for an unfit adapter, task list or `init_cfg`; `TypeError` for arguments that this class decides
+            itself.
 
     Shape:
         Images (B, 3, H, W), any size -> {task: 4 maps (B, C_i, ceil(H / s_i), ceil(W / s_i)), s_i = 4, 8, 16, 32};
@@ -80,6 +84,7 @@ class AdaptedSwin(SwinTransformer):
             raise TypeError(
                 f'AdaptedSwin decides {decided} itself (four output maps, any image size, freezing by `frozen`)'
             )
+        self._checkpoint_cfg(init_cfg)  # a mistake in it shows here, not when training starts
         known = arch if isinstance(arch, Mapping) else self.arch_zoo.get(arch.lower(), {})
         stages = len(known.get('depths', ()))
         super().__init__(
@@ -111,6 +116,7 @@ class AdaptedSwin(SwinTransformer):
 
         self.adapters: AdapterMethod | None = None
         if adapter is not None:
+            _check_adapter(adapter)
             self.adapters = MODELS.build(
                 dict(layout=self.layout, tasks=self.tasks or (SINGLE_TASK,), **adapter)
             )
@@ -141,18 +147,40 @@ class AdaptedSwin(SwinTransformer):
         Raises:
             RuntimeError: if a weight of the encoder is missing in the checkpoint or a key fits nowhere.
         """
-        pretrained = isinstance(self.init_cfg, Mapping) and self.init_cfg['type'] == 'Pretrained'
-        if not pretrained:
+        if self.is_init:
+            BaseModule.init_weights(self)  # warns that this is the second call, and changes nothing
+            return
+        pretrained = self._checkpoint_cfg(self.init_cfg)
+        if pretrained is None:
             super().init_weights()
             if self.adapters is not None:
                 self.adapters.reset_parameters()
             return
-        source = self.init_cfg['checkpoint']
-        weights, foreign = swin_state_dict(load_weights_file(source), self.init_cfg.get('prefix') or '')
+        source = pretrained['checkpoint']
+        weights, foreign = swin_state_dict(load_weights_file(source), pretrained.get('prefix') or '')
         report = self.load_encoder(weights)
         report.foreign = foreign
         print_log(f'{type(self).__name__}: {source}: {report}', logger='current')
         self._is_init = True
+
+    @staticmethod
+    def _checkpoint_cfg(init_cfg: Mapping | Sequence[Mapping] | None) -> Mapping | None:
+        """The config of type 'Pretrained', or None where there is none.
+
+        Raises:
+            ValueError: if it names no checkpoint, or stands beside other configs, whose values it would overwrite.
+        """
+        cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+        for cfg in cfgs:
+            if isinstance(cfg, Mapping) and cfg.get('type') in ('Pretrained', PretrainedInit):
+                if not isinstance(cfg.get('checkpoint'), str):
+                    raise ValueError(f'init_cfg needs checkpoint=<path or URL>, got {dict(cfg)}')
+                if len(cfgs) > 1:
+                    raise ValueError(
+                        f"init_cfg of type 'Pretrained' sets every weight and must stand alone, got {list(cfgs)}"
+                    )
+                return cfg
+        return None
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> KeyReport:
         """Load weights of a stock Swin, with every key accounted for.
@@ -213,12 +241,10 @@ class AdaptedSwin(SwinTransformer):
             {task: four maps}; the four maps alone where the model was built for one task or for none by name.
 
         Raises:
-            ValueError: if a task is unknown.
+            ValueError: if a task is unknown, named twice, or none is named.
         """
         names = self._stream_names(tasks)
-        weights: Mapping[Site, AdapterWeights] = {}
-        if self.adapters is not None:
-            weights = self.adapters.generate(names)
+        weights = self._generate(names, images.device)
         x, hw = self.patch_embed(images)
         if self.use_abs_pos_embed:
             x = x + resize_pos_embed(
@@ -248,12 +274,19 @@ class AdaptedSwin(SwinTransformer):
 
     def _stream_names(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
         known = self.tasks or (SINGLE_TASK,)
-        if tasks is None:
-            return known
-        unknown = [t for t in tasks if t not in known]
-        if unknown:
-            raise ValueError(f'unknown tasks {unknown}; this backbone was built for {known}')
-        return tuple(tasks)
+        return known if tasks is None else resolve_tasks(tasks, known)
+
+    def _generate(self, tasks: tuple[str, ...], device: torch.device) -> Mapping[Site, AdapterWeights]:
+        """The adapters' weights, in the parameters' own precision also under autocast.
+
+        Parameters of a hyper-network collect gradients from all blocks and tasks, and scaling kernels multiply
+        rounding errors; generation is a small part of the work.
+        """
+        if self.adapters is None:
+            return {}
+        # The meta device has no autocast, not even one to switch off.
+        with nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False):
+            return self.adapters.generate(tasks)
 
     def _output_norm(self, task: str, stage: int) -> nn.Module:
         return getattr(self, f'norm{stage}') if self.tasks is None else self.output_norms[task][stage]
@@ -310,3 +343,19 @@ class AdaptedSwin(SwinTransformer):
         if tasks != streams:
             x, h = (t if t.shape[0] == max(x.shape[0], h.shape[0]) else t.repeat(tasks, 1, 1) for t in (x, h))
         return drop_path(h) + x
+
+
+def _check_adapter(cfg: Mapping) -> None:
+    """Refuse a config that names no adapter method.
+
+    Raises:
+        ValueError: with the names of the methods of this package.
+    """
+    method = cfg.get('type') if isinstance(cfg, Mapping) else None
+    if isinstance(method, str):
+        method = MODELS.get(method)
+    if not (isinstance(method, type) and issubclass(method, AdapterMethod)):
+        known = ', '.join(m.__name__ for m in METHODS)
+        raise ValueError(
+            f'adapter must be dict(type=<an adapter method>, ...), got {cfg!r}; methods of this package: {known}'
+        )

@@ -36,7 +36,7 @@ class AllMLPHead(BaseDecodeHead):
         **kwargs: Arguments of mmseg's `BaseDecodeHead`: `num_classes`, `dropout_ratio` (0.1), `loss_decode`, ...
 
     Raises:
-        ValueError: if `norm_cfg` or `act_cfg` is None.
+        ValueError: if `norm_cfg` or `act_cfg` is None, or `in_channels` and `in_index` differ in length.
 
     Shape:
         Maps (B, C_i, H_i, W_i) of any sizes; logits (B, out_channels, H_1, W_1).
@@ -55,10 +55,15 @@ class AllMLPHead(BaseDecodeHead):
         for name, cfg in (('norm_cfg', norm_cfg), ('act_cfg', act_cfg)):
             if cfg is None:
                 raise ValueError(f'AllMLPHead: {name} must be a config such as dict(type=...), got None')
+        in_index = tuple(range(len(in_channels))) if in_index is None else in_index
+        if len(in_index) != len(in_channels):
+            raise ValueError(
+                f'AllMLPHead: in_channels={in_channels} and in_index={in_index} must have the same length'
+            )
         super().__init__(
             in_channels=in_channels,
             channels=channels,
-            in_index=tuple(range(len(in_channels))) if in_index is None else in_index,
+            in_index=in_index,
             input_transform='multiple_select',
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
@@ -77,7 +82,16 @@ class AllMLPHead(BaseDecodeHead):
 
         Returns:
             Logits (B, out_channels, H_1, W_1), at the size of the first selected map.
+
+        Raises:
+            ValueError: if the maps are too few, or have other channels than `in_channels`.
         """
+        widths = [x.shape[1] for x in inputs]
+        if max(self.in_index) >= len(widths) or [widths[i] for i in self.in_index] != list(self.in_channels):
+            raise ValueError(
+                f'AllMLPHead: in_channels={list(self.in_channels)} at in_index={list(self.in_index)} does not fit the '
+                f"backbone's maps, which have {widths} channels"
+            )
         maps = self._transform_inputs(inputs)
         size = maps[0].shape[2:]
         slices = self.fusion.conv.weight.flatten(1).split(self.channels, dim=1)  # (E, E) per map

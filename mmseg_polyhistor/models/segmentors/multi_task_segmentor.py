@@ -48,11 +48,13 @@ class MultiTaskSegmentor(EncoderDecoder):
             the predictions, 'original' (the image file's) or 'input' (the network's, without padding).
             Defaults to `dict(mode='whole', resolution='original')`.
         data_preprocessor: Config of the data preprocessor. Defaults to None.
+        pretrained: None, which mmseg's `init_model` and tools write into every config; weights are named by the
+            backbone's `init_cfg`. Defaults to None.
         init_cfg: Config of the initialisation. Defaults to None.
 
     Raises:
         ValueError: if the tasks of the arguments differ, a task is unknown or named twice, a head contradicts its
-            task, or `test_cfg` is not as above.
+            task, `test_cfg` is not as above, or `pretrained` is not None.
     """
 
     def __init__(
@@ -65,11 +67,17 @@ class MultiTaskSegmentor(EncoderDecoder):
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
+        pretrained: None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
+        if pretrained is not None:
+            raise ValueError(
+                f'pretrained={pretrained!r} is no option here; name the weights in the backbone: '
+                f"init_cfg=dict(type='Pretrained', checkpoint={pretrained!r})"
+            )
         super().__init__(
             backbone=backbone,
-            decode_head=head_configs(decode_heads, _specs(tasks)),
+            decode_head=head_configs(decode_heads, get_tasks(tasks)),
             neck=neck,
             train_cfg=train_cfg,
             test_cfg=_check_test_cfg(test_cfg),
@@ -188,13 +196,6 @@ class MultiTaskSegmentor(EncoderDecoder):
 
 _SIZE_KEYS = {'original': 'ori_shape', 'input': 'img_shape'}
 _TEST_KEYS = ('mode', 'crop_size', 'stride', 'resolution')
-
-
-def _specs(tasks: Sequence[str]) -> tuple[TaskSpec, ...]:
-    try:
-        return get_tasks(tasks)
-    except KeyError as error:
-        raise ValueError(error.args[0]) from error
 
 
 def _check_test_cfg(test_cfg: Mapping[str, Any] | None) -> ConfigDict:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from mmpretrain.models import SwinTransformer
 from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_polyhistor.adapters import Site
-from mmseg_polyhistor.models.backbones import AdaptedSwin, TaskEncoders
+from mmseg_polyhistor.models.backbones import AdaptedSwin
 
 ARCH = dict(embed_dims=24, depths=[1, 2, 1], num_heads=[2, 3, 4])
 TASKS = ('semseg', 'normals', 'saliency')
@@ -156,6 +158,23 @@ def test_recomputation_repeats_the_stochastic_depth():
         torch.testing.assert_close(a, b)
 
 
+def test_recomputation_runs_every_block_behind_the_first_adapter_twice():
+    model = build(tasks=TASKS, adapter=METHODS[4]).train()
+    runs = []
+    for i, block in enumerate(model._blocks()):
+        block.ffn.layers.register_forward_hook(lambda m, args, out, i=i: runs.append(i))
+    x = torch.randn(1, 3, 32, 32)
+    for with_cp, times in ((False, 1), (True, 2)):
+        runs.clear()
+        model.with_cp = with_cp
+        sum(m.sum() for maps in model(x).values() for m in maps).backward()
+        assert sorted(runs) == sorted([0, 1, 2, 3] * times)
+    runs.clear()
+    with torch.no_grad():
+        model(x)
+    assert runs == [0, 1, 2, 3]
+
+
 def test_freezing_goes_by_ownership():
     model = build(tasks=TASKS, adapter=METHODS[3])
     for name, p in model.named_parameters():
@@ -202,9 +221,6 @@ def test_counts_on_swin_tiny():
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) - norms == n
     full = AdaptedSwin(tasks=tasks, frozen=False)
     assert sum(p.numel() for p in full.parameters()) - 4 * 2_880 == 27_517_818
-    single = TaskEncoders(tasks=tasks, encoder=dict(type='AdaptedSwin', frozen=False))
-    assert sum(p.numel() for p in single.output_norm_parameters()) == 4 * 2_880
-    assert sum(p.numel() for p in single.parameters()) - 4 * 2_880 == 110_071_272
 
 
 def test_it_serves_as_backbone_of_a_stock_segmentor():
@@ -227,21 +243,41 @@ def test_one_named_task_gives_a_tuple():
     assert isinstance(build(tasks=('semseg',), adapter=METHODS[0])(torch.randn(1, 3, 32, 32)), tuple)
 
 
-def test_init_weights_keeps_the_adapters_initial_values_and_moves_the_encoder():
+@pytest.mark.parametrize(
+    'init_cfg',
+    [
+        [
+            dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.5),
+            dict(type='Constant', layer='LayerNorm', val=3.0),
+        ],
+        dict(type='Normal', layer='Module', std=0.5, bias=0.5),  # of all plain modules that have a weight
+    ],
+    ids=['layers', 'all'],
+)
+def test_init_weights_keeps_the_adapters_initial_values_and_moves_the_encoder(init_cfg):
     model = AdaptedSwin(
         ARCH,
         tasks=TASKS,
         adapter=dict(type='BottleneckAdapter', ratio=2, post_norm_gain=0.0),
-        init_cfg=[
-            dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.5),
-            dict(type='Constant', layer='LayerNorm', val=3.0),
-        ],
+        init_cfg=init_cfg,
     )
     model.init_weights()
     assert (model.stages[0].blocks[0].attn.w_msa.qkv.bias == 0.5).all()
     w = model.adapters.generate(TASKS)[Site(0, 0, 'ffn')]
     assert w.post_gain.abs().max() == 0
     assert w.up_bias.abs().max() == 0
+    assert w.up_weight.abs().max() < 0.06  # N(0, 0.01^2)
+
+
+def test_a_second_init_weights_changes_nothing():
+    model = AdaptedSwin(ARCH, tasks=TASKS, adapter=METHODS[4])
+    model.init_weights()
+    for p in model.parameters():  # as after a training
+        nn.init.normal_(p)
+    before = copy.deepcopy(model.state_dict())
+    model.init_weights()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 def test_deepcopy_and_state_dict_round_trip():
@@ -251,9 +287,26 @@ def test_deepcopy_and_state_dict_round_trip():
     for p in twin.parameters():
         nn.init.normal_(p)
     twin.load_state_dict(model.state_dict())
-    for other in (copy.deepcopy(model), twin):
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), twin):
         for task, maps in model(x).items():
             assert all(torch.equal(a, b) for a, b in zip(maps, other(x)[task], strict=True))
+
+
+def test_moving_average_of_the_weights():
+    model = build(tasks=TASKS, adapter=METHODS[4])
+    average = ExponentialMovingAverage(model, momentum=0.25)
+    start = copy.deepcopy(model.state_dict())
+    average.update_parameters(model)  # the first call copies
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p += 1
+    average.update_parameters(model)
+    averaged = dict(average.module.named_parameters())
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(averaged[name], start[name] + (0.25 if p.requires_grad else 0.0))
+    average.eval()
+    assert list(average(torch.randn(1, 3, 32, 32))) == list(TASKS)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +317,17 @@ def test_deepcopy_and_state_dict_round_trip():
         (dict(tasks='semseg'), ValueError, "got 'semseg'"),
         (dict(out_indices=(3,)), TypeError, 'out_indices'),
         (dict(frozen_stages=1), TypeError, 'frozen_stages'),
+        (dict(adapter='Polyhistor'), ValueError, "got 'Polyhistor'; methods of this package: Bottleneck"),
+        (dict(adapter=dict(type='Polyhistr')), ValueError, "got {'type': 'Polyhistr'}; methods of this"),
+        (dict(adapter=dict(type='AllMLPHead', in_channels=[8])), ValueError, "'AllMLPHead'.*; methods of"),
+        (dict(adapter=dict(ratio=2)), ValueError, "got {'ratio': 2}; methods of"),
+        (dict(init_cfg=dict(type='Pretrained')), ValueError, 'checkpoint=<path or URL>, got'),
+        (dict(init_cfg=dict(type='Pretrained', checkpoint=None)), ValueError, "'checkpoint': None"),
+        (
+            dict(init_cfg=[dict(type='Normal'), dict(type='Pretrained', checkpoint='a.pth')]),
+            ValueError,
+            'sets every weight and must stand alone',
+        ),
     ],
 )
 def test_unfit_arguments(kwargs, error, message):
@@ -271,9 +335,38 @@ def test_unfit_arguments(kwargs, error, message):
         AdaptedSwin(ARCH, **kwargs)
 
 
-def test_unknown_task_at_forward():
-    with pytest.raises(ValueError, match=r"unknown tasks \['edge'\]"):
-        build(tasks=TASKS, adapter=METHODS[0])(torch.zeros(1, 3, 32, 32), tasks=('edge',))
+@pytest.mark.parametrize('adapter', [None, METHODS[0], METHODS[4]])
+@pytest.mark.parametrize(
+    ('tasks', 'message'),
+    [
+        (('edge',), r"unknown tasks \['edge'\]"),
+        (('semseg', 'semseg'), 'different names'),
+        ('semseg', "different names, got 'semseg'"),
+        ((), 'non-empty'),
+    ],
+)
+def test_unfit_tasks_at_forward(adapter, tasks, message):
+    with pytest.raises(ValueError, match=message):
+        build(tasks=TASKS, adapter=adapter)(torch.zeros(1, 3, 32, 32), tasks=tasks)
+
+
+@pytest.mark.parametrize('adapter', METHODS, ids=lambda a: f'{a["type"]}-{len(a)}')
+def test_autocast_leaves_the_generation_of_weights_in_full_precision(adapter):
+    model = build(tasks=TASKS, adapter=adapter)
+    want = model.adapters.generate(TASKS)
+    seen = []
+    generate = model.adapters.generate
+    model.adapters.generate = lambda tasks: seen.append(generate(tasks)) or seen[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        model(torch.randn(1, 3, 32, 32))
+    for site, weights in want.items():
+        for a, b in zip(seen[0][site], weights, strict=True):
+            assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_it_runs_on_the_meta_device():
+    model = build(tasks=TASKS, adapter=METHODS[4]).to('meta')
+    assert model(torch.zeros(1, 3, 64, 48, device='meta'))['normals'][2].shape == (1, 96, 4, 3)
 
 
 def test_autocast_stays_close():

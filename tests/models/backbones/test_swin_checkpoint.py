@@ -76,6 +76,17 @@ def test_the_authors_release_is_converted_with_its_patch_merging(source, tmp_pat
             assert torch.equal(ours[key], theirs[key]), key
 
 
+@pytest.mark.parametrize('as_list', [False, True])
+def test_init_cfg_in_a_list_accounts_for_keys_as_well(source, as_list, tmp_path):
+    """mmengine's own loading of a list would leave out, without an error, whatever does not fit."""
+    weights = source.state_dict()
+    del weights['stages.0.blocks.0.norm1.weight']
+    torch.save(weights, tmp_path / 'swin.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'swin.pth'))
+    with pytest.raises(RuntimeError, match=r'missing .*stages.0.blocks.0.norm1.weight'):
+        AdaptedSwin(ARCH, init_cfg=[init] if as_list else init).init_weights()
+
+
 @pytest.mark.parametrize('form', ['backbone.', 'bare', 'prefix'])
 def test_openmmlab_forms(source, form, tmp_path):
     prefix = {'backbone.': 'backbone.', 'bare': '', 'prefix': 'model.encoder.'}[form]

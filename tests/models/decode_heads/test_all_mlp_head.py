@@ -147,3 +147,22 @@ def test_autocast():
 def test_norm_and_activation_belong_to_the_decoder(key):
     with pytest.raises(ValueError, match=f'AllMLPHead: {key} must be a config'):
         build(**{key: None})
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(in_channels=(6, 10, 12, 20)), r'in_channels=\[6, 10, 12, 20\] .* have \[6, 10, 12, 16\] channels'),
+        (dict(in_channels=(10, 16), in_index=(0, 3)), r'at in_index=\[0, 3\] does not fit'),
+        (dict(in_channels=(*WIDTHS, 32)), r'at in_index=\[0, 1, 2, 3, 4\] does not fit'),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused_with_the_numbers(kwargs, message):
+    head = build(**kwargs)
+    with pytest.raises(ValueError, match=message):
+        head(make_maps(EVEN, torch.float32))
+
+
+def test_in_channels_and_in_index_must_go_together():
+    with pytest.raises(ValueError, match=r'in_channels=\(6, 10, 12, 16\) and in_index=\(0, 1\)'):
+        build(in_index=(0, 1))

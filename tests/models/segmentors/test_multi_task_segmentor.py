@@ -347,6 +347,7 @@ def test_windows_that_see_single_pixels_equal_whole_inference(build, tasks):
         (dict(test_cfg=slide((8, 8), (4, 9))), r'test_cfg.stride is \(4, 9\); allowed: at most crop_size'),
         (dict(test_cfg=dict(resolution='full')), "test_cfg.resolution is 'full'; allowed: 'original' or 'input'"),
         (dict(test_cfg=dict(modus='whole')), r"unknown keys \['modus'\]; allowed:"),
+        (dict(pretrained='swin.pth'), r"pretrained='swin.pth' is no option here; .* checkpoint='swin.pth'"),
     ],
 )  # fmt: skip
 def test_contradictions_are_named(model_cfg, change, message):

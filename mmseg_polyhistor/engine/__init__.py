@@ -1,0 +1,27 @@
+"""Training machinery: loops with reproducible randomness, safe checkpoints, reports, the optimiser's parameters."""
+
+from . import safe_load  # noqa: F401  (replaces mmengine's loaders)
+from .file_backend import AtomicLocalBackend
+from .hooks import ParameterReportHook, ProgressBarHook, SafeCheckpointHook
+from .loops import SeededEpochBasedTrainLoop, SeededIterBasedTrainLoop
+from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
+from .param_count import ParameterCounts, count_parameters
+from .plain_data import NotPlainError, to_plain
+from .seeding import SeededDataset, SeededSampler, seed_generators
+
+__all__ = [
+    'AtomicLocalBackend',
+    'NotPlainError',
+    'ParameterCounts',
+    'ParameterReportHook',
+    'ProgressBarHook',
+    'SafeCheckpointHook',
+    'SeededDataset',
+    'SeededEpochBasedTrainLoop',
+    'SeededIterBasedTrainLoop',
+    'SeededSampler',
+    'TrainableOptimWrapperConstructor',
+    'count_parameters',
+    'seed_generators',
+    'to_plain',
+]

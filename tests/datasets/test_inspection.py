@@ -1,0 +1,64 @@
+"""What the inspection of a tree says beside missing and broken files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_polyhistor.datasets import PascalContextMTDataset
+from mmseg_polyhistor.datasets.inspection import inspect_sample
+
+ORIENTATION = 0x0112
+
+
+def turn(path: Path, orientation: int, shape: tuple[int, int]) -> None:
+    """Give a photograph of (height, width) `shape` an EXIF orientation."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(path, exif=exif)
+
+
+@pytest.fixture(scope='module')
+def tool(repo: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location('check_dataset_tool', repo / 'tools/check_dataset.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ('orientation', 'turned'), [(1, False), (3, True), (6, True), (0, False), (9, False)]
+)
+def test_photographs_with_an_orientation_are_found(
+    pascal_tree: SimpleNamespace, orientation: int, turned: bool
+) -> None:
+    """Turned by half, an image has its label's size all the same: nothing else would tell."""
+    turn(pascal_tree.root / 'JPEGImages/2008_000002.jpg', orientation, pascal_tree.shape)
+    dataset = PascalContextMTDataset(data_root=str(pascal_tree.root), tasks=('saliency',))
+    reports = [inspect_sample(dataset.get_data_info(k)) for k in range(3)]
+    assert [report.turned for report in reports] == [False, turned, False]
+    assert [report.image_error for report in reports] == [None] * 3
+    assert bool(reports[1].errors) == (orientation == 6), 'height and width are swapped'
+
+
+def test_the_tool_names_them(
+    pascal_tree: SimpleNamespace, tool: ModuleType, capsys: pytest.CaptureFixture
+) -> None:
+    turn(pascal_tree.root / 'JPEGImages/2008_000002.jpg', 3, pascal_tree.shape)
+    arguments = [str(pascal_tree.root), '--tasks', 'saliency', '--split', 'train']
+    assert tool.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert 'note: train: 1 images have an EXIF orientation' in out
+    assert f'drawn on the turned images: {pascal_tree.root}/JPEGImages/2008_000002.jpg\n' in out
+
+
+def test_the_tool_takes_brackets_in_a_path_for_what_they_are(
+    tool: ModuleType, capsys: pytest.CaptureFixture
+) -> None:
+    assert tool.main(['x[/red]y[bold]', '--split', 'train']) == 1
+    assert 'x[/red]y[bold], train: decoding all files' in capsys.readouterr().out

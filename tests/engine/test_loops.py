@@ -1,0 +1,109 @@
+"""The seeded loops: what is resumed equals, bit for bit, what was never interrupted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+from toy_training import assert_identical
+
+from mmseg_polyhistor.engine import SeededDataset
+
+EPOCHS = dict(type='SeededEpochBasedTrainLoop', max_epochs=4)
+ITERS = dict(_delete_=True, type='SeededIterBasedTrainLoop', max_iters=12)
+BY_EPOCH = {'train_cfg': EPOCHS}
+BY_ITER = {
+    'train_cfg': ITERS,
+    'train_dataloader.sampler.type': 'InfiniteSampler',
+    'default_hooks.checkpoint.by_epoch': False,
+    'default_hooks.checkpoint.interval': 5,
+}
+ITER_FINITE = BY_ITER | {'train_dataloader.sampler.type': 'DefaultSampler'}
+WORKERS = {
+    'no worker': {'train_dataloader.num_workers': 0},
+    'two workers': {'train_dataloader.num_workers': 2},
+    'persistent': {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """mmengine waits two seconds between passes of a finite sampler."""
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+
+
+def _resume(path, **changes):
+    return dict(load_from=str(path), resume=True, **changes)
+
+
+@pytest.mark.parametrize('workers', WORKERS.values(), ids=WORKERS)
+@pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITER, ITER_FINITE], ids=['epochs', 'iters', 'iters-finite'])
+def test_resumed_equals_uninterrupted(train_toy, tmp_path, loop, workers):
+    """Losses, log history, weights and optimiser state after a resume are those of a run without break."""
+    losses, whole = train_toy('whole', **loop, **workers)
+    middle, last = ('epoch_2.pth', 'epoch_4.pth') if loop is BY_EPOCH else ('iter_5.pth', 'iter_12.pth')
+    later, resumed = train_toy('resumed', **loop, **workers, **_resume(tmp_path / 'whole' / middle))
+    assert len(losses) == whole.iter and 0 < len(later) < len(losses)
+    assert later == {i: losses[i] for i in later}
+    assert min(later) == (8 if loop is BY_EPOCH else 5)
+    ends = [torch.load(tmp_path / run / last, weights_only=True) for run in ('whole', 'resumed')]
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_identical(ends[0][key], ends[1][key])
+    histories = [run.message_hub.get_scalar('train/loss').data for run in (whole, resumed)]
+    assert_identical(histories[0], histories[1])
+
+
+@pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITER], ids=['epochs', 'iters'])
+def test_workers_do_not_matter(train_toy, loop):
+    """The losses do not depend on how many processes read the data."""
+    runs = [train_toy(f'run{i}', **loop, **workers)[0] for i, workers in enumerate(WORKERS.values())]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_resume_without_a_fixed_seed(train_toy, tmp_path):
+    """Where the config names no seed, the resumed run goes on with the checkpoint's random one."""
+    losses, _ = train_toy('whole', **BY_EPOCH, randomness={'seed': None})
+    resume = _resume(tmp_path / 'whole' / 'epoch_2.pth')
+    later, _ = train_toy('resumed', **BY_EPOCH, randomness={'seed': None}, **resume)
+    assert later == {i: losses[i] for i in later}
+    assert train_toy('other', **BY_EPOCH, randomness={'seed': None})[0] != losses
+
+
+def test_randomness_differs_between_iterations_and_seeds(train_toy):
+    """Nothing learns here (lr 0), and one sample is seen for ever: the loss still differs every time."""
+    still = {
+        **BY_EPOCH,
+        'optim_wrapper.optimizer.lr': 0.0,
+        'train_dataloader.dataset.size': 1,
+        'train_dataloader.batch_size': 1,
+    }
+    sources = {
+        'augmentation': {'model.dropout': 0.0},
+        'dropout': {'train_dataloader.dataset.noise': 0.0, 'model.dropout': 0.2, 'train_cfg.max_epochs': 12},
+    }
+    for name, source in sources.items():
+        one, two = (
+            set(train_toy(f'{name}{s}', **(still | source), randomness={'seed': s})[0].values())
+            for s in (0, 1)
+        )
+        assert len(one) > 3 and one != two, name
+
+
+def test_a_built_data_loader_is_refused(toy_runner):
+    """The loop has to put its own sampler in."""
+    runner = toy_runner(**BY_EPOCH)
+    loader = Runner.build_dataloader(runner.cfg.train_dataloader)
+    assert isinstance(loader, DataLoader)
+    runner._train_dataloader = loader
+    with pytest.raises(TypeError, match='give train_dataloader as a config'):
+        runner.build_train_loop(EPOCHS)
+
+
+def test_resuming_by_iteration_reads_no_past_data(toy_runner, train_toy, tmp_path, monkeypatch):
+    """With an infinite sampler, the samples before the checkpoint are not read again."""
+    train_toy('whole', **BY_ITER)
+    read = []
+    monkeypatch.setattr(SeededDataset, '__getitem__', lambda self, i: read.append(i) or self.dataset[i])
+    train_toy('resumed', **BY_ITER, **_resume(tmp_path / 'whole' / 'iter_10.pth'))
+    assert len(read) == 2 * 4  # iterations 11 and 12, with batches of 4
