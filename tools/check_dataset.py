@@ -122,17 +122,15 @@ def _class_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
 
 
 def _vector_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
-    valid, away, ignored = task.pixels[:3]
+    """Ground and table tops face up: should more pixels face down, the vectors have another y axis."""
+    valid, ignored = task.pixels[0], task.pixels[4]
     everything = valid + ignored
-    return [
-        ('', 'valid (of all pixels)', valid / everything if everything else np.nan, int(task.images[0])),
-        (
-            '',
-            'z < 0, away from the viewer (of valid)',
-            away / valid if valid else np.nan,
-            int(task.images[1]),
-        ),
-    ]
+    names = ('z < 0, away from the viewer', 'y > 1/2, up', 'y < -1/2, down')
+    rows = [('', 'valid (of all pixels)', valid / everything if everything else np.nan, int(task.images[0]))]
+    for number, name in enumerate(names, start=1):
+        share = task.pixels[number] / valid if valid else np.nan
+        rows.append(('', f'{name} (of valid)', share, int(task.images[number])))
+    return rows
 
 
 ROWS = {'semantic': _class_rows, 'binary': _class_rows, 'unit_vector': _vector_rows}

@@ -13,6 +13,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment openmmlab
 cd "$ROOT"
+export PYTHONWARNINGS=ignore  # the deprecations of other packages
 
 CONFIG=configs/polyhistor_lite/swin-pico_mini-pascal.py
 DATA=data/mini_pascal

@@ -27,7 +27,7 @@ class SampleReport:
             size cannot be checked.
         errors: What is wrong with the label, for each task with a broken one.
         counts: Pixels per value, for each task with a sound label: of the class ids 0..255, or, for vectors, (valid,
-            valid and turned away from the viewer, ignored).
+            and of these: z < 0, y > 1/2, y < -1/2; ignored).
         labelled: Per task with a sound label, whether it labels any pixel at all.
         turned: Whether the image has an EXIF orientation, by which it is turned or mirrored when it is loaded.
     """
@@ -45,7 +45,8 @@ def _count_classes(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
 
 def _count_vectors(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
     valid = valid_pixels(label, spec)
-    return np.array([valid.sum(), (valid & (label[..., 2] < 0)).sum(), (~valid).sum()])
+    y, z = label[valid, 1], label[valid, 2]
+    return np.array([y.size, (z < 0).sum(), (y > 0.5).sum(), (y < -0.5).sum(), (~valid).sum()])
 
 
 EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images

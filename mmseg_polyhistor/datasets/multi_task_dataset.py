@@ -49,6 +49,9 @@ class MultiTaskDataset(BaseDataset):
     argument of the reader that is a file, the kind of file. Only files of the tasks in use are looked for. Nothing is
     written anywhere under `data_root`.
 
+    A photograph with an EXIF orientation is turned when `LoadImageFromFile` reads it: its labels must be drawn on the
+    turned photograph.
+
     A sample holds `img_path`, `tasks`, `label_paths` (per task, the path or None), `label_readers`, `seg_fields` and
     `sample_idx`. The metainfo holds `tasks`, and `classes` and `palette` of the first semantic task unless `METAINFO`
     or `metainfo` gives them.

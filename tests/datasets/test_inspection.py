@@ -46,6 +46,24 @@ def test_photographs_with_an_orientation_are_found(
     assert bool(reports[1].errors) == (orientation == 6), 'height and width are swapped'
 
 
+def test_counts_of_every_kind(pascal_tree: SimpleNamespace) -> None:
+    dataset = PascalContextMTDataset(data_root=str(pascal_tree.root))
+    for k in range(3):
+        report = inspect_sample(dataset.get_data_info(k))
+        for task in ('semseg', 'human_parts', 'saliency'):
+            values = pascal_tree.truth[task][k].ravel().tolist()
+            assert report.counts[task].tolist() == [values.count(value) for value in range(256)]
+        vectors = [v for v in pascal_tree.truth['normals'][k].reshape(-1, 3).tolist() if v[0] != 255]
+        assert report.counts['normals'].tolist() == [
+            len(vectors),
+            sum(z < 0 for _, _, z in vectors),
+            sum(y > 0.5 for _, y, _ in vectors),
+            sum(y < -0.5 for _, y, _ in vectors),
+            20 * 28 - len(vectors),
+        ]
+        assert report.labelled == dict(semseg=True, human_parts=k == 0, saliency=True, normals=True)
+
+
 def test_the_tool_names_them(
     pascal_tree: SimpleNamespace, tool: ModuleType, capsys: pytest.CaptureFixture
 ) -> None:

@@ -53,6 +53,13 @@ def test_a_16_bit_id_that_8_bits_would_cut_to_a_class_is_out_of_range(tmp_path: 
         read(path, SEMSEG, 'index_image')
 
 
+def test_a_negative_id_is_out_of_range(tmp_path: Path) -> None:
+    path = tmp_path / 'signed.tif'
+    Image.fromarray(np.full((6, 8), 1 - 256, np.int32)).save(path)
+    with pytest.raises(LabelError, match=r'signed\.tif: found class id -255 in 48 pixels'):
+        read(path, SEMSEG, 'index_image')
+
+
 def test_grey_is_salient_above_one_half(tmp_path: Path) -> None:
     path = tmp_path / 's.png'
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)

@@ -93,6 +93,19 @@ def test_median_of_few_values_lies_within_the_resolution(accumulator, errors):
     assert metrics['median'] == pytest.approx(np.median(errors), abs=RESOLUTION)
 
 
+def test_the_median_is_read_from_inside_a_bin(accumulator):
+    """Values spread evenly over one bin of the histogram, half of them in a second image."""
+    errors = np.linspace(10.0005, 10.0995, 100)
+    counts = [accumulator.count(_at(half), _z(50)) for half in (errors[::2], errors[1::2])]
+    assert accumulator.reduce(counts)['median'] == pytest.approx(10.05, abs=0.001)
+
+
+def test_opposite_directions_fit_into_the_histogram(accumulator):
+    counts = [accumulator.count(_at([degrees]), _z(1)) for degrees in (180, 20, 180)]
+    assert accumulator.reduce(counts)['median'] == pytest.approx(180, abs=RESOLUTION)
+    assert accumulator.reduce(counts)['mean'] == pytest.approx(380 / 3)
+
+
 def test_only_pixels_ignored_in_all_components_are_left_out(accumulator):
     gt = _z(4)
     gt[:, 0, 1] = 255

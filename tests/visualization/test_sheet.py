@@ -78,6 +78,27 @@ def test_maps_of_another_size_are_resized_to_the_cell(image, sample):
     np.testing.assert_array_equal(cell, colourise(sample.gt_saliency.data.numpy(), spec))
 
 
+def test_a_larger_map_shows_the_pixels_under_the_centres_of_the_cells(image):
+    large = np.zeros((1, 3 * CELL[0], 3 * CELL[1]), np.uint8)
+    large[:, 1::3, 1::3] = 1
+    sample = SegDataSample()
+    sample.gt_saliency = PixelData(data=large)
+    sheet = draw_sheets([image], [sample], cell_size=128, legend=False)
+    assert (_crop(sheet, Layout([CELL], rows=1, columns=1, legend=[]).cell(0, 0, 0)) == 255).all()
+
+
+def test_rows_are_named_on_their_left(image, sample):
+    """Ink between the input and the first task, beside each row, and another word for each."""
+    sheet = draw_sheets([image], [sample], cell_size=128, legend=False)
+    layout = Layout([CELL], rows=2, columns=4, legend=[])
+    words = []
+    for row in range(2):
+        left, top, _, bottom = layout.cell(0, row, 0)
+        words.append(sheet[top:bottom, layout.input(0)[2] + 1 : left - 1])
+    assert all((word < 128).any() for word in words)
+    assert (words[0] != words[1]).any()
+
+
 @pytest.mark.parametrize(('draw', 'kept'), [('draw_pred', 'gt_field'), ('draw_gt', 'pred_field')])
 def test_a_row_that_is_not_wanted_or_not_there_is_left_out(image, sample, draw, kept):
     unwanted = draw_sheets([image], [sample], cell_size=128, alpha=1.0, legend=False, **{draw: False})

@@ -95,6 +95,16 @@ def test_cat_max_ratio_looks_for_a_window_with_two_classes(make_sample: Callable
     )
 
 
+def test_ignored_pixels_are_no_class_for_cat_max_ratio(make_sample: Callable[..., dict]) -> None:
+    np.random.seed(0)  # noqa: NPY002
+    crop, both = MultiTaskRandomCrop(16, cat_max_ratio=0.75, cat_task='semseg'), []
+    for _ in range(200):
+        sample = two_halves(make_sample)
+        sample['gt_seg_map'][::2] = 255
+        both.append({3, 5} <= set(np.unique(crop(sample)['gt_seg_map'])))
+    assert np.mean(both) > 0.4  # as without the ignored rows; 0.1 if they counted as a second class
+
+
 @pytest.mark.parametrize(
     ('options', 'shape'),
     [

@@ -78,7 +78,9 @@ def test_an_encoder_with_tasks_of_its_own_is_refused():
 
 def test_init_cfg_belongs_to_the_encoder():
     with pytest.raises(TypeError, match='init_cfg'):
-        TaskEncoders(tasks=TASKS, encoder=dict(type='AdaptedSwin', arch=ARCH), init_cfg=dict(type='Pretrained'))
+        TaskEncoders(
+            tasks=TASKS, encoder=dict(type='AdaptedSwin', arch=ARCH), init_cfg=dict(type='Pretrained')
+        )
 
 
 @pytest.mark.parametrize(

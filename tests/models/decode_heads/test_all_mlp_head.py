@@ -152,7 +152,10 @@ def test_norm_and_activation_belong_to_the_decoder(key):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(in_channels=(6, 10, 12, 20)), r'in_channels=\[6, 10, 12, 20\] .* have \[6, 10, 12, 16\] channels'),
+        (
+            dict(in_channels=(6, 10, 12, 20)),
+            r'in_channels=\[6, 10, 12, 20\] .* have \[6, 10, 12, 16\] channels',
+        ),
         (dict(in_channels=(10, 16), in_index=(0, 3)), r'at in_index=\[0, 3\] does not fit'),
         (dict(in_channels=(*WIDTHS, 32)), r'at in_index=\[0, 1, 2, 3, 4\] does not fit'),
     ],

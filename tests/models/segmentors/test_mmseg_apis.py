@@ -32,7 +32,9 @@ def run(tmp_path):
     )
     model_cfg = dict(
         type='MultiTaskSegmentor',
-        data_preprocessor=dict(type='MultiTaskDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3, size_divisor=32),
+        data_preprocessor=dict(
+            type='MultiTaskDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3, size_divisor=32
+        ),
         backbone=backbone,
         decode_heads=dict(type='AllMLPHead', in_channels=[8, 16, 32, 64], channels=8),
         tasks=TASKS,
@@ -52,7 +54,9 @@ def run(tmp_path):
             model=model_cfg,
             test_pipeline=PIPELINE,
             test_dataloader=dict(dataset=dict(pipeline=PIPELINE)),
-            visualizer=dict(type='MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'),
+            visualizer=dict(
+                type='MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+            ),
         )
     )
     cfg.dump(tmp_path / 'config.py')
