@@ -15,7 +15,7 @@ default_hooks = dict(
     checkpoint=dict(
         type='SafeCheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=3, save_best='gain', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook', interval=1)))
+    visualization=dict(type='SegVisualizationHook', interval=1))
 custom_hooks = [dict(type='ParameterReportHook')]
 
 vis_backends = [dict(type='LocalVisBackend')]
