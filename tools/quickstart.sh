@@ -14,6 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment openmmlab
 cd "$ROOT"
 export PYTHONWARNINGS=ignore  # the deprecations of other packages
+export OMP_WAIT_POLICY=PASSIVE  # threads that wait and spin would fight with the data loader for two cores
 
 CONFIG=configs/polyhistor_lite/swin-pico_mini-pascal.py
 DATA=data/mini_pascal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 from argparse import Namespace
@@ -38,6 +39,9 @@ def run_mmseg_tool(name: str) -> None:
             _prepare_cpu_processes(name, args)
     tool.main()
     if dist.is_initialized():
+        # The runner is cyclic garbage that keeps gloo's threads alive; one of them may still let go of a Python object
+        # while the interpreter shuts down, which aborts the process after all work is done.
+        gc.collect()
         dist.destroy_process_group()
 
 

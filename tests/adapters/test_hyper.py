@@ -20,6 +20,7 @@ from mmseg_polyhistor.adapters import (
 
 LAYOUT = BackboneLayout((16, 32, 64), (1, 2, 1))
 TASKS = ('a', 'b', 'c')
+NORMS = ('post_gain', 'post_shift', 'pre_gain', 'pre_shift')
 
 
 def naive(m: HyperAdapter, task: str, site: Site) -> AdapterWeights:
@@ -52,18 +53,18 @@ def naive(m: HyperAdapter, task: str, site: Site) -> AdapterWeights:
                 t[name] = out[name].view(rows, cols)
             else:
                 t[name] = out[f'{name}_p'].view(rows, -1) @ out[f'{name}_q'].view(-1, cols)
-        for name in ('down_bias', 'up_bias', 'post_gain', 'post_shift'):
-            t[name] = out[name]
+        for name in ('down_bias', 'up_bias', *NORMS):
+            t[name] = out.get(name)
         templates.append(t)
     if s == 1:
         t = templates[0]
-        return AdapterWeights(
-            t['down'], t['down_bias'], t['up'], t['up_bias'], t['post_gain'], t['post_shift']
-        )
+        return AdapterWeights(t['down'], t['down_bias'], t['up'], t['up_bias'], *(t[name] for name in NORMS))
 
     owner = m.kernels[stage].sets[task if m.kernels[stage].per_task else 'all']
 
     def lift(kind: str, name: str):
+        if templates[0][name] is None:
+            return None
         total = 0
         for i in range(s):
             k, t = owner[kind][block, p, i], templates[i][name]
@@ -78,8 +79,7 @@ def naive(m: HyperAdapter, task: str, site: Site) -> AdapterWeights:
         lift('bias', 'down_bias'),
         lift('weight', 'up'),
         lift('bias', 'up_bias'),
-        lift('norm', 'post_gain'),
-        lift('norm', 'post_shift'),
+        *(lift('norm', name) for name in NORMS),
     )
 
 
@@ -91,6 +91,8 @@ SWITCHES = [
 ] + [
     dict(rank=-2, shared=True, scaling_kernels=True, kron_order='template_first'),
     dict(rank=-2, shared=True, scaling_kernels=True, kernels_per_task=True),
+    dict(rank=-2, shared=True, scaling_kernels=True, pre_norm=True),
+    dict(pre_norm=True, post_norm=False),
 ]
 
 
@@ -159,6 +161,8 @@ def test_initial_values_are_the_documented_ones():
     maps = m.heads[0].maps
     assert maps['up_p'].weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert all(h.bias.abs().max() == 0 for h in maps.values())
+    for embedding in m.task_embeddings.values():
+        assert embedding.std().item() == pytest.approx(1, rel=0.2)
     assert m.layer_embeddings[3].std().item() == pytest.approx(1, rel=0.05)
     assert m.kernels[3].sets['all']['weight'].std().item() == pytest.approx(1, rel=0.1)
     assert torch.equal(m.code_nets[0].norm_weight, torch.ones(1, 64))
@@ -168,6 +172,13 @@ def test_initial_values_are_the_documented_ones():
     w = gained.generate(('a',))[Site(0, 0, 'ffn')]
     assert w.post_gain.mean().item() == pytest.approx(1, abs=0.1)
     assert w.post_shift.mean().item() == pytest.approx(0, abs=0.1)
+    both = HyperAdapter(
+        layout=LAYOUT, tasks=TASKS, ratio=4, shared=True, positions=('attn', 'ffn'), pre_norm=True
+    )
+    assert both.position_embeddings.std().item() == pytest.approx(1, rel=0.1)
+    w = both.generate(('a',))[Site(0, 0, 'ffn')]
+    assert w.pre_gain.mean().item() == pytest.approx(1, abs=0.1)
+    assert w.post_gain.mean().item() == pytest.approx(0, abs=0.1)
 
 
 def test_adding_a_task_changes_nothing_for_the_others():

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from toy_training import assert_identical
 
 from mmseg_polyhistor.engine import SeededDataset
+from mmseg_polyhistor.engine.loops import shared_seed
 
 EPOCHS = dict(type='SeededEpochBasedTrainLoop', max_epochs=4)
 ITERS = dict(_delete_=True, type='SeededIterBasedTrainLoop', max_iters=12)
@@ -24,6 +25,7 @@ WORKERS = {
     'no worker': {'train_dataloader.num_workers': 0},
     'two workers': {'train_dataloader.num_workers': 2},
     'persistent': {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True},
+    'own batches': {'train_dataloader.batch_sampler': dict(type='ToyBatchSampler', drop_last=True)},
 }
 
 
@@ -58,7 +60,7 @@ def test_resumed_equals_uninterrupted(train_toy, tmp_path, loop, workers):
 def test_workers_do_not_matter(train_toy, loop):
     """The losses do not depend on how many processes read the data."""
     runs = [train_toy(f'run{i}', **loop, **workers)[0] for i, workers in enumerate(WORKERS.values())]
-    assert runs[0] == runs[1] == runs[2]
+    assert all(run == runs[0] for run in runs[1:])
 
 
 def test_resume_without_a_fixed_seed(train_toy, tmp_path):
@@ -88,6 +90,15 @@ def test_randomness_differs_between_iterations_and_seeds(train_toy):
             for s in (0, 1)
         )
         assert len(one) > 3 and one != two, name
+
+
+def test_seed_that_ranks_share(toy_runner, monkeypatch):
+    """With `diff_rank_seed` mmengine adds the rank to each rank's seed; the samples still need one seed."""
+    monkeypatch.setattr('mmengine.runner.utils.get_rank', lambda: 2)
+    monkeypatch.setattr('mmseg_polyhistor.engine.loops.get_rank', lambda: 2)
+    runner = toy_runner('own', randomness=dict(seed=3, diff_rank_seed=True))
+    assert runner.seed == 5 and shared_seed(runner) == 3
+    assert shared_seed(toy_runner('same', randomness=dict(seed=3))) == 3
 
 
 def test_a_built_data_loader_is_refused(toy_runner):

@@ -17,7 +17,7 @@ from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmseg.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
 from torch import nn
 
 
@@ -37,6 +37,11 @@ class ToyDataset(torch.utils.data.Dataset):
             x = x + self.noise * np.random.normal(size=6)  # noqa: NPY002
             x = x * (1 + self.noise * random.random()) + self.noise * torch.rand(6).numpy()
         return dict(inputs=torch.tensor(x, dtype=torch.float32), data_samples=torch.tensor(float(index % 2)))
+
+
+@DATA_SAMPLERS.register_module()
+class ToyBatchSampler(torch.utils.data.BatchSampler):
+    """A batch sampler that a config names."""
 
 
 class ToyBackbone(nn.Module):

@@ -19,7 +19,7 @@ ARCH = dict(embed_dims=24, depths=[1, 2, 1], num_heads=[2, 3, 4])
 TASKS = ('semseg', 'normals', 'saliency')
 METHODS = [
     dict(type='BottleneckAdapter', ratio=2),
-    dict(type='LowRankAdapter', ratio=4, rank=-2),
+    dict(type='LowRankAdapter', ratio=4, rank=-2, activation='tanh'),
     dict(type='HyperFormer', ratio=4),
     dict(type='Polyhistor', ratio=4, rank=-2),
     dict(type='PolyhistorLite', ratio=2),
@@ -51,6 +51,37 @@ def test_without_adapters_it_equals_mmpretrains_swin_to_the_bit(size):
     assert isinstance(out, tuple)
     for a, b in zip(out, theirs(x), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(use_abs_pos_embed=True, img_size=64),
+        dict(drop_rate=0.5),
+        dict(stage_cfgs=dict(block_cfgs=dict(ffn_cfgs=dict(layer_scale_init_value=0.5)))),
+        dict(norm_cfg=dict(type='LN', eps=0.1)),
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_the_stock_options_act_as_in_mmpretrain(options):
+    ours, theirs = build(**options), stock(**options)
+    with torch.no_grad():
+        for name, p in ours.named_parameters():
+            if 'pos_embed' in name or 'gamma' in name:
+                nn.init.normal_(p)
+    theirs.load_state_dict(ours.state_dict())
+    ours.train()
+    theirs.train()
+    x = torch.randn(2, 3, 40, 72)
+    torch.manual_seed(1)
+    out = ours(x)
+    torch.manual_seed(1)
+    for a, b in zip(out, theirs(x), strict=True):
+        assert torch.equal(a, b)
+    plain = build()
+    plain.load_state_dict(ours.state_dict(), strict=False)
+    torch.manual_seed(1)
+    assert not torch.allclose(plain.train()(x)[-1], out[-1], atol=1e-3)
 
 
 def test_state_dict_keys_are_the_stock_ones():
@@ -121,6 +152,35 @@ def test_task_streams_equal_one_naive_pass_per_task(adapter):
     some = model(x, tasks=('saliency', 'semseg'))
     assert list(some) == ['saliency', 'semseg']
     torch.testing.assert_close(some['saliency'][-1], out['saliency'][-1])
+
+
+@pytest.mark.parametrize('insertion', ['serial', 'parallel'])
+def test_stochastic_depth_drops_the_adapter_of_a_serial_branch_and_keeps_a_parallel_one(insertion):
+    adapter = dict(type='BottleneckAdapter', ratio=2, positions=('attn', 'ffn'), insertion=insertion)
+    model = build(tasks=TASKS, adapter=adapter).eval()
+
+    class Drop(nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x)
+
+    for block in model._blocks():
+        block.drop_path_attn = block.ffn.dropout_layer = Drop()
+    images = torch.randn(1, 3, 32, 32)
+    got = model(images)
+    weights = model.adapters.generate(TASKS)
+    for t, task in enumerate(TASKS):
+        x, hw = model.patch_embed(images)
+        for i, stage in enumerate(model.stages):
+            for j in range(len(stage.blocks)):
+                for position in ('attn', 'ffn'):
+                    if insertion == 'parallel':
+                        site = weights[Site(i, j, position)]
+                        one = type(site)(*(None if w is None else w[t : t + 1] for w in site))
+                        x = model.adapters.adapt(x, one, streams=1)
+            want = model.output_norms[task][i](x).transpose(1, 2).unflatten(2, hw)
+            torch.testing.assert_close(got[task][i], want)
+            if stage.downsample is not None:
+                x, hw = stage.downsample(x, hw)
 
 
 @pytest.mark.parametrize('adapter', METHODS, ids=lambda a: f'{a["type"]}-{len(a)}')

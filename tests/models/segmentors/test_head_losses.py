@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
+from mmseg_polyhistor import tasks as task_table
 from mmseg_polyhistor.models.segmentors.head_losses import head_losses
 from mmseg_polyhistor.models.segmentors.heads import build_head, head_configs
-from mmseg_polyhistor.tasks import get_task
+from mmseg_polyhistor.tasks import get_task, register_task
 
 FCN = dict(
     type='FCNHead', in_channels=3, in_index=0, channels=3, num_convs=0, concat_input=False, dropout_ratio=0
@@ -47,6 +50,26 @@ def test_logits_are_resized_to_the_label(task, align_corners, maps, batch):
         target = target[:, 0].long()
     expected = MODELS.build(spec.loss)(logits, target, ignore_index=255)
     torch.testing.assert_close(losses[f'loss_{task}'], expected)
+
+
+@pytest.fixture
+def odd_task():
+    """A semantic task with an ignore value of its own."""
+    parts = get_task('human_parts')
+    fields = dict(gt_key='gt_odd', gt_field='gt_odd', pred_field='pred_odd')
+    register_task(dataclasses.replace(parts, name='odd', ignore_value=9, **fields))
+    yield 'odd'
+    del task_table._TASKS['odd']
+
+
+def test_a_task_s_own_ignore_value_counts(odd_task, maps, make_batch):
+    head, spec = make(odd_task)
+    samples = make_batch(tasks=(odd_task,))['data_samples']
+    target = torch.stack([s.gt_odd.data[0] for s in samples]).long()
+    assert 0.1 < (target == 9).float().mean() < 0.3
+    logits = F.interpolate(head(maps), (64, 64), mode='bilinear')
+    want = spec.loss['loss_weight'] * F.cross_entropy(logits, target, ignore_index=9)
+    torch.testing.assert_close(head_losses(head, spec, maps, samples)['loss_odd'], want)
 
 
 def test_equals_mmseg_s_own_way_for_semseg(maps, batch):

@@ -203,19 +203,31 @@ def test_val_step_predicts_every_kind_at_the_image_s_own_size(build, make_batch,
                 torch.testing.assert_close(value.norm(dim=0), torch.ones(50, 70))
 
 
-def test_prediction_by_hand(build, make_batch, tasks):
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_prediction_by_hand(build, make_batch, tasks, align_corners):
     """Logits, upsampled to the input, padding cut off, resized to the image's size, made by the kind."""
-    model = build().eval()
+    head = dict(type='AllMLPHead', in_channels=WIDTHS, channels=8, align_corners=align_corners)
+    model = build(decode_heads=head).eval()
     batch = make_batch(((48, 64),), ori_shape=(30, 50))
     model.data_preprocessor.test_padding = dict(size_divisor=64)
     samples = model.val_step(copy.deepcopy(batch))
     image = model.data_preprocessor(batch, False)['inputs']
     assert image.shape == (1, 3, 64, 64)
     for task, logits in model(image).items():
-        logits = F.interpolate(logits, (64, 64), mode='bilinear')[:, :, :48]
-        logits = F.interpolate(logits, (30, 50), mode='bilinear')[0]
+        logits = F.interpolate(logits, (64, 64), mode='bilinear', align_corners=align_corners)[:, :, :48]
+        logits = F.interpolate(logits, (30, 50), mode='bilinear', align_corners=align_corners)[0]
         expected = POSTPROCESS[get_task(task).kind](logits)
         torch.testing.assert_close(prediction(samples[0], task), expected)
+
+
+def test_logits_in_half_precision_are_resized_in_float32(build, tasks):
+    model = build()
+    meta = dict(ori_shape=(50, 70), img_shape=(16, 16))
+    logits = torch.randn(1, 32, 16, 16).bfloat16()
+    (half,) = model.postprocess_result(logits, [SegDataSample(metainfo=meta)])
+    (full,) = model.postprocess_result(logits.float(), [SegDataSample(metainfo=meta)])
+    for task in tasks:
+        assert torch.equal(prediction(half, task), prediction(full, task))
 
 
 def test_resolution_of_the_input(build, make_batch, tasks):
