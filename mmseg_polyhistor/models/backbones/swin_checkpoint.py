@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ def load_weights_file(source: str, map_location: str = 'cpu') -> dict:
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        RuntimeError: if the file is broken or holds more than tensors and plain data.
+        RuntimeError: if the file cannot be downloaded, is broken, or holds more than tensors and plain data.
     """
     try:
         if source.startswith(('http://', 'https://')):
@@ -70,6 +71,11 @@ def load_weights_file(source: str, map_location: str = 'cpu') -> dict:
         raise RuntimeError(
             f'{source} holds more than tensors and plain data, or is no checkpoint; it was not loaded, since '
             f'unpickling arbitrary objects can run code. torch says: {e}'
+        ) from e
+    except URLError as e:
+        raise RuntimeError(
+            f'{source} cannot be downloaded: {e}. Where there is no network, fetch the file elsewhere and give its path '
+            'as the checkpoint of init_cfg'
         ) from e
     except FileNotFoundError:
         raise

@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_polyhistor.models.backbones import AdaptedSwin
@@ -178,6 +179,37 @@ def test_broken_and_absent_files_are_named(source, tmp_path):
     torch.save([1, 2], tmp_path / 'list.pth')
     with pytest.raises(RuntimeError, match='holds a list'):
         load_weights_file(str(tmp_path / 'list.pth'))
+
+
+def test_an_unreachable_url_is_named_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    url = 'http://127.0.0.1:9/swin.pth'  # the port that discards: nobody listens
+    with pytest.raises(RuntimeError, match=rf'{url} cannot be downloaded: .*give its path'):
+        load_weights_file(url)
+
+
+def test_a_segmentor_s_init_weights_loads_the_file_and_draws_the_heads(source, tmp_path):
+    """What `Runner.train` calls, with mmengine's record of every parameter's origin."""
+    torch.save({'state_dict': source.state_dict()}, tmp_path / 'swin.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'swin.pth'))
+    model = MODELS.build(
+        dict(
+            type='MultiTaskSegmentor',
+            tasks=TASKS,
+            backbone=dict(
+                type='AdaptedSwin', arch=ARCH, tasks=TASKS, adapter=dict(type='PolyhistorLite'), init_cfg=init
+            ),
+            decode_heads=dict(type='AllMLPHead', in_channels=[24, 48], channels=64),
+        )
+    )
+    adapters = {k: v.clone() for k, v in model.backbone.adapters.state_dict().items()}
+    model.init_weights()
+    for key, value in source.state_dict().items():
+        if not key.startswith(('norm0', 'norm1')):
+            assert torch.equal(model.backbone.state_dict()[key], value), key
+    assert all(torch.equal(v, adapters[k]) for k, v in model.backbone.adapters.state_dict().items())
+    assert model.decode_heads['semseg'].conv_seg.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert not any(hasattr(m, '_params_init_info') for m in model.modules())
 
 
 def test_a_prefix_that_no_key_has_is_an_error(source):
