@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from mmengine.dist import barrier, is_main_process
@@ -41,7 +42,7 @@ def load_from_http(filename: str, map_location: Any = None) -> dict:
     mmengine calls `torch.hub.load_state_dict_from_url` with its default, which is no protection in any torch.
 
     Raises:
-        RuntimeError: if the file holds more than tensors and plain data, or cannot be read.
+        RuntimeError: if the file holds more than tensors and plain data, cannot be read or downloaded.
     """
     checkpoint = None
     for turn in (True, False):  # the first process downloads, the others find the file in the cache
@@ -64,5 +65,10 @@ def _named_errors(source: str) -> Iterator[None]:
             'unpickling other objects can run code. (Checkpoints of stock mmengine hold their log history as '
             f'objects; SafeCheckpointHook saves it as plain data.) torch says: {e}'
         ) from e
-    except (EOFError, RuntimeError) as e:
+    except URLError as e:
+        raise RuntimeError(
+            f'the checkpoint {source!r} cannot be downloaded: {e}. Where there is no network, fetch the file elsewhere '
+            'and give its path'
+        ) from e
+    except (EOFError, RuntimeError, OSError) as e:
         raise RuntimeError(f'the checkpoint {source!r} cannot be read: {e}') from e

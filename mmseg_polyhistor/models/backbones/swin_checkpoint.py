@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from pickle import UnpicklingError
-from urllib.error import URLError
 
-import torch
 import torch.nn.functional as F
-from mmengine.dist import barrier, get_rank, is_distributed
 from torch import Tensor
+
+from ...engine.safe_load import load_from_http, load_from_local
 
 __all__ = ['KeyReport', 'load_weights_file', 'resize_bias_table', 'swin_state_dict']
 
@@ -46,41 +43,15 @@ def load_weights_file(source: str, map_location: str = 'cpu') -> dict:
     """Load a checkpoint from a path or an http(s) URL without ever running code from it.
 
     Args:
-        source: A path, or a URL that is downloaded to torch's hub cache (by rank 0 first).
+        source: A path, or a URL that is downloaded to torch's hub cache (by the first process only).
         map_location: Where the tensors go. Defaults to 'cpu'.
 
     Raises:
         FileNotFoundError: if the path does not exist.
         RuntimeError: if the file cannot be downloaded, is broken, or holds more than tensors and plain data.
     """
-    try:
-        if source.startswith(('http://', 'https://')):
-            if is_distributed() and get_rank() != 0:
-                barrier()
-            checkpoint = torch.hub.load_state_dict_from_url(
-                source, map_location=map_location, check_hash=False, weights_only=True
-            )
-            if is_distributed() and get_rank() == 0:
-                barrier()
-        else:
-            path = Path(source).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f'the checkpoint {source} does not exist')
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as e:
-        raise RuntimeError(
-            f'{source} holds more than tensors and plain data, or is no checkpoint; it was not loaded, since '
-            f'unpickling arbitrary objects can run code. torch says: {e}'
-        ) from e
-    except URLError as e:
-        raise RuntimeError(
-            f'{source} cannot be downloaded: {e}. Where there is no network, fetch the file elsewhere and give its path '
-            'as the checkpoint of init_cfg'
-        ) from e
-    except FileNotFoundError:
-        raise
-    except (EOFError, RuntimeError, OSError) as e:
-        raise RuntimeError(f'{source} is broken or no checkpoint: {e}') from e
+    load = load_from_http if source.startswith(('http://', 'https://')) else load_from_local
+    checkpoint = load(source, map_location)
     if not isinstance(checkpoint, Mapping):
         raise RuntimeError(f'{source} holds a {type(checkpoint).__name__}, not a dict of weights')
     return dict(checkpoint)

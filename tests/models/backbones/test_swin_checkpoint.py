@@ -184,7 +184,7 @@ def test_broken_and_absent_files_are_named(source, tmp_path):
 def test_an_unreachable_url_is_named_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     url = 'http://127.0.0.1:9/swin.pth'  # the port that discards: nobody listens
-    with pytest.raises(RuntimeError, match=rf'{url} cannot be downloaded: .*give its path'):
+    with pytest.raises(RuntimeError, match=rf"'{url}' cannot be downloaded: .*give its path"):
         load_weights_file(url)
 
 
