@@ -15,6 +15,7 @@ kind          label in the pipeline (`gt_key`)   label in a sample (`gt_field`) 
 semantic      uint8 (H, W), 0..channels-1        uint8 (1, H, W)                 int64 (1, H, W), the class
 binary        uint8 (H, W), 0 or 1               uint8 (1, H, W)                 float32 (1, H, W), in [0, 1]
 unit_vector   float32 (H, W, 3), length 1        float32 (3, H, W)               float32 (3, H, W), length 1
+scalar        float32 (H, W), 0 or above         float32 (1, H, W)               float32 (1, H, W), 0 or above
 ============  =================================  ==============================  ================================
 
 A pixel (for vectors: all three components) that equals `ignore_value` carries no label.
@@ -28,9 +29,10 @@ from typing import Any
 
 __all__ = ['KINDS', 'TaskSpec', 'get_task', 'get_tasks', 'known_tasks', 'register_task']
 
-KINDS = ('semantic', 'binary', 'unit_vector')
+KINDS = ('semantic', 'binary', 'unit_vector', 'scalar')
 FLIP_RULES = ('keep', 'negate_x')  # what a horizontal flip does to the values, beside moving them
 ROTATION_RULES = ('keep', 'turn_xy')  # what an in-plane rotation does to the values, beside moving them
+ZOOM_RULES = ('keep', 'divide')  # what a zoom does to the values, beside moving them
 
 Colour = tuple[int, int, int]
 
@@ -41,19 +43,27 @@ class TaskSpec:
 
     Args:
         name: The task's name in configs, log keys and metrics (a valid identifier).
-        kind: 'semantic' (one of several classes), 'binary' (a probability) or 'unit_vector' (a direction).
+        kind: 'semantic' (one of several classes), 'binary' (a probability), 'unit_vector' (a direction) or 'scalar' (a
+            quantity that is never negative, such as a depth).
         channels: Output channels of the task's decoder.
         gt_key: Key of the label map in the pipeline's `results` dict.
         gt_field: Field of the label in `SegDataSample`.
         pred_field: Field of the prediction in `SegDataSample`.
-        ignore_value: The label value of a pixel without label. Defaults to 255.
+        ignore_value: The label value of a pixel without label; of a 'scalar' task 0, or a negative number where 0 is a
+            label like others. Defaults to 255.
         ignore_if_empty: A map of this task in which no pixel has a class above 0 (no object, from the start or after a
-            crop) carries no label at all: every pixel is ignored. Not for 'unit_vector'. Defaults to False.
+            crop) carries no label at all: every pixel is ignored. For 'semantic' and 'binary'. Defaults to False.
         flip: What a horizontal flip does to the values: 'keep' or, for 'unit_vector', 'negate_x'. Defaults to 'keep'.
         rotate: What a rotation of the image does to the values: 'keep' or, for 'unit_vector', 'turn_xy'. Defaults to
             'keep'.
+        zoom: What a zoom of the image by a factor does to the values: 'keep' or, for 'scalar', 'divide' (by the factor).
+            An image enlarged twice shows what a camera at half the distance would see: its depths are halved, as in ASTMT
+            and MTI-Net. The random zooms of the augmentation (`MultiTaskRandomScale`, and `scale_range` of
+            `MultiTaskRandomRotate`) are such; a resize to the network's size is none, and leaves the values alone.
+            Defaults to 'keep'.
         loss: Config of the task's loss, registered in `mmseg.registry.MODELS`, its `loss_weight` included.
-        metric: The metric that the multi-task gain uses (a key of what the kind's accumulator reports).
+        metric: The metric that the multi-task gain uses: a key of what an accumulator of the kind reports, which by this
+            is chosen ('mIoU' of a binary task is that of regions, 'odsF' that of boundaries).
         lower_is_better: Direction of `metric`. Defaults to False.
         classes: Class names of a semantic task, or what 0 and 1 of a binary one mean. Defaults to ().
         palette: RGB colour per class, components in 0..255. Defaults to ().
@@ -74,6 +84,7 @@ class TaskSpec:
     ignore_if_empty: bool = False
     flip: str = 'keep'
     rotate: str = 'keep'
+    zoom: str = 'keep'
     lower_is_better: bool = False
     classes: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = field(default=(), repr=False)
@@ -91,26 +102,31 @@ class TaskSpec:
         )
         demand(self.flip in FLIP_RULES, f'flip must be one of {FLIP_RULES}, got {self.flip!r}')
         demand(self.rotate in ROTATION_RULES, f'rotate must be one of {ROTATION_RULES}, got {self.rotate!r}')
+        demand(self.zoom in ZOOM_RULES, f'zoom must be one of {ZOOM_RULES}, got {self.zoom!r}')
         demand(self.gt_field != self.pred_field, f'gt_field and pred_field are both {self.gt_field!r}')
         demand('type' in self.loss, "loss must be a config dict with the key 'type'")
-        expected = {'binary': 1, 'unit_vector': 3}.get(self.kind)
+        expected = {'binary': 1, 'unit_vector': 3, 'scalar': 1}.get(self.kind)
         demand(
             expected is None or self.channels == expected,
             f'kind {self.kind!r} has {expected} channel(s), got {self.channels}',
         )
-        for rule in ('flip', 'rotate'):
+        for rule, kind, what in (
+            ('flip', 'unit_vector', 'vectors'),
+            ('rotate', 'unit_vector', 'vectors'),
+            ('zoom', 'scalar', 'quantities'),
+        ):
             value = getattr(self, rule)
             demand(
-                value == 'keep' or self.kind == 'unit_vector',
-                f"{rule}={value!r} acts on vectors; kind {self.kind!r} needs 'keep'",
+                value == 'keep' or self.kind == kind,
+                f"{rule}={value!r} acts on {what}; kind {self.kind!r} needs 'keep'",
             )
         demand(
             all(len(rgb) == 3 and all(0 <= part <= 255 for part in rgb) for rgb in self.palette),
             f'palette must hold (red, green, blue) in 0..255 per class, got {self.palette!r}',
         )
         demand(
-            not (self.ignore_if_empty and self.kind == 'unit_vector'),
-            "ignore_if_empty asks for classes, which kind 'unit_vector' has none of",
+            not self.ignore_if_empty or self.kind in ('semantic', 'binary'),
+            f'ignore_if_empty asks for classes, which kind {self.kind!r} has none of',
         )
         if self.kind == 'semantic':
             demand(
@@ -133,6 +149,11 @@ class TaskSpec:
             demand(
                 len(self.classes) in (0, 2),
                 f'{len(self.classes)} class names; a binary task has two (for 0 and 1), or none',
+            )
+        if self.kind == 'scalar':
+            demand(
+                self.ignore_value <= 0,
+                f'ignore_value must be 0 or negative (a quantity may have any value above), got {self.ignore_value}',
             )
 
 
@@ -220,7 +241,7 @@ def _voc_palette(n: int) -> tuple[Colour, ...]:
     return tuple(colours)
 
 
-# Loss weights 1 / 2 / 5 / 10: the recipe of the ASTMT line of work, which the paper builds on.
+# Loss weights 1 / 2 / 5 / 10 (edge 50): the recipe of the ASTMT line of work, which the paper builds on.
 register_task(
     TaskSpec(
         name='semseg',
@@ -279,6 +300,35 @@ register_task(
         metric='mean',
         flip='negate_x',
         rotate='turn_xy',
+        lower_is_better=True,
+    )
+)
+register_task(
+    TaskSpec(
+        name='edge',
+        kind='binary',
+        channels=1,
+        gt_key='gt_edge',
+        gt_field='gt_edge',
+        pred_field='pred_edge',
+        loss=dict(type='ClassBalancedBCELoss', pos_weight=0.95, loss_weight=50.0),
+        metric='odsF',
+        classes=('no_edge', 'edge'),
+        palette=((0, 0, 0), (255, 255, 255)),
+    )
+)
+register_task(
+    TaskSpec(
+        name='depth',
+        kind='scalar',
+        channels=1,
+        gt_key='gt_depth_map',
+        gt_field='gt_depth_map',
+        pred_field='pred_depth_map',
+        loss=dict(type='ScalarL1Loss', loss_weight=1.0),
+        metric='rmse',
+        ignore_value=0,  # metres; a sensor's 0 is no measurement
+        zoom='divide',
         lower_is_better=True,
     )
 )

@@ -48,6 +48,10 @@ def vectors(**changes: Any) -> TaskSpec:
     return make(**{**dict(kind='unit_vector', channels=3, classes=(), palette=()), **changes})
 
 
+def quantity(**changes: Any) -> TaskSpec:
+    return make(**{**dict(kind='scalar', channels=1, classes=(), palette=(), ignore_value=0), **changes})
+
+
 # ------------------------------------------------------------------------------------------------------- the rows
 def test_semseg_has_mmsegs_voc_classes_and_colours() -> None:
     spec = get_task('semseg')
@@ -69,6 +73,21 @@ def test_the_benchmarks_tasks_losses_and_directions() -> None:
     assert [(spec.flip, spec.rotate) for spec in rows] == [('keep', 'keep')] * 3 + [('negate_x', 'turn_xy')]
 
 
+def test_edge_and_depth_come_behind_the_benchmarks_tasks() -> None:
+    assert known_tasks()[4:6] == ('edge', 'depth')
+    edge, depth = get_tasks(('edge', 'depth'))
+    assert (edge.kind, edge.metric, edge.lower_is_better, edge.ignore_value) == ('binary', 'odsF', False, 255)
+    assert edge.loss == dict(type='ClassBalancedBCELoss', pos_weight=0.95, loss_weight=50)
+    assert (depth.kind, depth.metric, depth.lower_is_better, depth.ignore_value) == (
+        'scalar',
+        'rmse',
+        True,
+        0,
+    )
+    assert (depth.flip, depth.rotate, depth.zoom, edge.zoom) == ('keep', 'keep', 'divide', 'keep')
+    assert depth.gt_key == depth.gt_field == 'gt_depth_map'
+
+
 def test_a_row_cannot_be_changed_in_place() -> None:
     with pytest.raises(FrozenInstanceError):
         get_task('semseg').channels = 20
@@ -80,13 +99,19 @@ def test_a_row_cannot_be_changed_in_place() -> None:
     [
         (lambda: make('two words'), 'the name must be a valid identifier'),
         (
-            lambda: make(kind='scalar'),
-            r"kind must be one of \('semantic', 'binary', 'unit_vector'\), got 'scalar'",
+            lambda: make(kind='tensor'),
+            r"kind must be one of \('semantic', 'binary', 'unit_vector', 'scalar'\), got 'tensor'",
         ),
         (lambda: make(channels=0), 'channels must be a positive int, got 0'),
         (lambda: make(channels=2.0), r'channels must be a positive int, got 2\.0'),
         (lambda: binary(channels=2), "kind 'binary' has 1 channel"),
         (lambda: vectors(channels=2), "kind 'unit_vector' has 3 channel"),
+        (lambda: quantity(channels=2), "kind 'scalar' has 1 channel"),
+        (lambda: quantity(zoom='multiply'), r"zoom must be one of \('keep', 'divide'\), got 'multiply'"),
+        (lambda: make(zoom='divide'), "zoom='divide' acts on quantities; kind 'semantic' needs 'keep'"),
+        (lambda: quantity(flip='negate_x'), "flip='negate_x' acts on vectors; kind 'scalar' needs 'keep'"),
+        (lambda: quantity(ignore_if_empty=True), "kind 'scalar' has none of"),
+        (lambda: quantity(ignore_value=255), 'ignore_value must be 0 or negative .* got 255'),
         (lambda: vectors(flip='mirror'), r"flip must be one of \('keep', 'negate_x'\), got 'mirror'"),
         (lambda: vectors(rotate='turn'), r"rotate must be one of \('keep', 'turn_xy'\), got 'turn'"),
         (lambda: make(flip='negate_x'), "flip='negate_x' acts on vectors; kind 'semantic' needs 'keep'"),
@@ -115,6 +140,7 @@ def test_contradictions_are_refused_with_the_name_of_the_task(build: Any, messag
 def test_what_is_allowed_at_the_limits() -> None:
     assert make(ignore_value=2).ignore_value == 2
     assert binary(ignore_value=2, classes=('light', 'shadow')).classes == ('light', 'shadow')
+    assert (quantity().zoom, quantity(ignore_value=-1).ignore_value) == ('keep', -1)
     assert vectors().flip == 'keep', 'directions in the world do not move with the image'
     names = tuple(map(str, range(255)))
     assert make(channels=255, classes=names, palette=((1, 2, 3),) * 255).channels == 255
@@ -167,11 +193,11 @@ def test_a_replaced_row_may_keep_its_fields() -> None:
 
 
 def test_an_unknown_task_is_named_with_the_known_ones_and_the_remedy() -> None:
-    for ask in (lambda: get_task('edge'), lambda: get_tasks(['semseg', 'edge'])):
+    for ask in (lambda: get_task('flow'), lambda: get_tasks(['semseg', 'flow'])):
         with pytest.raises(ValueError) as caught:
             ask()
         assert str(caught.value) == (
-            "unknown task 'edge'; known tasks are ['semseg', 'human_parts', 'saliency', 'normals']. "
+            "unknown task 'flow'; known tasks are ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth']. "
             'Add one with mmseg_polyhistor.tasks.register_task'
         )
 

@@ -20,7 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 
 from mmseg_polyhistor.datasets import PascalContextMTDataset
 from mmseg_polyhistor.datasets.file_scan import first_names
-from mmseg_polyhistor.datasets.inspection import SplitSummary, TaskSummary, inspect_sample, summarise
+from mmseg_polyhistor.datasets.inspection import (
+    DECADES,
+    SplitSummary,
+    TaskSummary,
+    inspect_sample,
+    summarise,
+)
 
 PASCAL_IMAGES = {'train': 4998, 'val': 5105}
 
@@ -41,9 +47,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tasks',
         nargs='+',
-        default=list(PascalContextMTDataset.SOURCES),
+        default=list(PascalContextMTDataset.TASKS),
         choices=list(PascalContextMTDataset.SOURCES),
-        help='tasks whose files are checked (default: all)',
+        help=f'tasks whose files are checked (default: {" ".join(PascalContextMTDataset.TASKS)})',
     )
     parser.add_argument(
         '--split', nargs='+', default=['train', 'val'], help='lists in ImageSets/Context (default: train val)'
@@ -133,7 +139,22 @@ def _vector_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
     return rows
 
 
-ROWS = {'semantic': _class_rows, 'binary': _class_rows, 'unit_vector': _vector_rows}
+def _quantity_rows(task: TaskSummary) -> list[tuple[str, str, float, int]]:
+    """Shares of the values below powers of ten: they tell metres from millimetres."""
+    valid, everything = task.pixels[0], task.pixels[0] + task.pixels[-1]
+    rows = [('', 'valid (of all pixels)', valid / everything if everything else np.nan, int(task.images[0]))]
+    for number, limit in enumerate(DECADES, start=1):
+        share = task.pixels[number] / valid if valid else np.nan
+        rows.append(('', f'below {limit:g} (of valid)', share, int(task.images[number])))
+    return rows
+
+
+ROWS = {
+    'semantic': _class_rows,
+    'binary': _class_rows,
+    'unit_vector': _vector_rows,
+    'scalar': _quantity_rows,
+}
 
 
 def labels_table(splits: dict[str, SplitSummary], number: int) -> Table:

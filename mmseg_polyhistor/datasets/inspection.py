@@ -27,7 +27,8 @@ class SampleReport:
             size cannot be checked.
         errors: What is wrong with the label, for each task with a broken one.
         counts: Pixels per value, for each task with a sound label: of the class ids 0..255, or, for vectors, (valid,
-            and of these: z < 0, y > 1/2, y < -1/2; ignored).
+            and of these: z < 0, y > 1/2, y < -1/2; ignored), or, for quantities, (valid, and of these: below each of
+            `DECADES`; ignored).
         labelled: Per task with a sound label, whether it labels any pixel at all.
         turned: Whether the image has an EXIF orientation, by which it is turned or mirrored when it is loaded.
     """
@@ -49,9 +50,23 @@ def _count_vectors(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
     return np.array([y.size, (z < 0).sum(), (y > 0.5).sum(), (y < -0.5).sum(), (~valid).sum()])
 
 
+DECADES = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of a quantity: metres and millimetres are told apart by them
+
+
+def _count_quantities(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
+    valid = valid_pixels(label, spec)
+    values = label[valid]
+    return np.array([values.size, *((values < limit).sum() for limit in DECADES), (~valid).sum()])
+
+
 EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images
 
-COUNT = {'semantic': _count_classes, 'binary': _count_classes, 'unit_vector': _count_vectors}
+COUNT = {
+    'semantic': _count_classes,
+    'binary': _count_classes,
+    'unit_vector': _count_vectors,
+    'scalar': _count_quantities,
+}
 
 
 def inspect_sample(sample: Mapping[str, Any]) -> SampleReport:

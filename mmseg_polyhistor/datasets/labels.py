@@ -16,13 +16,19 @@ __all__ = [
     'check_label',
     'ignore_map',
     'label_error',
+    'scalars',
     'unit_vectors',
     'valid_pixels',
     'without_empty',
 ]
 
 # kind -> dtype and trailing axes of a label map
-LAYOUT = {'semantic': (np.uint8, ()), 'binary': (np.uint8, ()), 'unit_vector': (np.float32, (3,))}
+LAYOUT = {
+    'semantic': (np.uint8, ()),
+    'binary': (np.uint8, ()),
+    'unit_vector': (np.float32, (3,)),
+    'scalar': (np.float32, ()),
+}
 # kind -> number of classes that a label map may hold, beside the ignore value
 NUM_CLASSES = {'semantic': lambda spec: spec.channels, 'binary': lambda spec: 2}
 
@@ -97,6 +103,18 @@ def unit_vectors(vectors: np.ndarray, ignore_value: int, valid: np.ndarray | Non
     return vectors
 
 
+def scalars(values: np.ndarray, ignore_value: int, factor: float = 1.0) -> np.ndarray:
+    """Numbers of any type, times a factor -> a map of quantities: float32 (H, W), contiguous.
+
+    A number that is not finite (a hole in the measurement) is ignored: set to `ignore_value`.
+    """
+    quantities = np.multiply(values, factor, dtype=np.float64)
+    with np.errstate(over='ignore'):
+        quantities = np.ascontiguousarray(quantities, np.float32)
+    quantities[~np.isfinite(quantities)] = ignore_value
+    return quantities
+
+
 def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path: str) -> np.ndarray:
     """Hold a label map, as a reader returned it, against its task and its image.
 
@@ -110,8 +128,8 @@ def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path:
         The map, unchanged.
 
     Raises:
-        LabelError: if the size is not the image's, the array is not of the kind's dtype and layout, or a class id is
-            out of range.
+        LabelError: if the size is not the image's, the array is not of the kind's dtype and layout, a class id is out
+            of range, or a quantity is negative or not finite.
     """
     dtype, tail = LAYOUT[spec.kind]
     if label.shape[:2] != tuple(shape):
@@ -129,6 +147,8 @@ def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path:
         )
     if spec.kind in NUM_CLASSES:
         check_ids(label, spec, path)
+    if spec.kind == 'scalar':
+        _check_quantities(label, spec, path)
     return label
 
 
@@ -147,6 +167,17 @@ def check_ids(ids: np.ndarray, spec: TaskSpec, path: str) -> None:
             path,
             f'class id {names} in {np.count_nonzero(bad)} pixels',
             f'0..{classes - 1}, or {spec.ignore_value} for ignore (task {spec.name!r})',
+        )
+
+
+def _check_quantities(label: np.ndarray, spec: TaskSpec, path: str) -> None:
+    bad = (label != spec.ignore_value) & ~((label >= 0) & (label < np.inf))  # a NaN fails every comparison
+    if bad.any():
+        found = label[bad]
+        raise label_error(
+            path,
+            f'{found.size} values such as {found[0]:g}',
+            f'finite numbers of 0 and above, or {spec.ignore_value} for ignore (task {spec.name!r})',
         )
 
 

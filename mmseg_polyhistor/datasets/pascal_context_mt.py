@@ -1,4 +1,4 @@
-"""PASCAL-Context with labels for semantic segmentation, human parts, surface normals and saliency."""
+"""PASCAL-Context with labels for semantic segmentation, human parts, surface normals, saliency and edges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PascalContextMTDataset(MultiTaskDataset):
         ├── semseg/pascal-context/<id>.png       where the VOC12 file is absent
         ├── human_parts/<id>.mat                 PASCAL-Part; 24 parts merge into 6
         ├── normals_distill/<id>.png             RGB, 2 * rgb / 255 - 1
-        ├── pascal-context/trainval/<id>.mat     LabelMap, says where the normals hold
+        ├── pascal-context/trainval/<id>.mat     LabelMap, says where the normals hold; its borders are the edges
         └── sal_distill/<id>.png                 grey / 255 > 0.5
 
     Only files of the tasks in use are looked for; `ImageSets/Parts` and `json` play no part. Normals and saliency are
@@ -35,13 +35,15 @@ class PascalContextMTDataset(MultiTaskDataset):
 
     Args:
         ann_file: List of ids. Defaults to 'ImageSets/Context/train.txt'.
-        tasks: Any of 'semseg', 'human_parts', 'normals', 'saliency', in order. Defaults to all four.
+        tasks: Any of 'semseg', 'human_parts', 'normals', 'saliency', 'edge', in order. Defaults to the four of the
+            benchmark, all but 'edge'.
         parts_cache_dir: Folder in which parsed PASCAL-Part files are kept, since parsing them takes most of the loading
             time. Defaults to None: they are parsed every time.
         **kwargs: See `MultiTaskDataset`. `data_prefix` may set other folders for 'img_path', 'semseg' (a list, looked
             through in order), 'human_parts', 'normals', 'context' and 'saliency'.
     """
 
+    TASKS = ('semseg', 'human_parts', 'normals', 'saliency')
     METAINFO = class_metainfo(get_task('semseg'))
     DATA_PREFIX = dict(
         img_path='JPEGImages',
@@ -59,12 +61,13 @@ class PascalContextMTDataset(MultiTaskDataset):
         human_parts=dict(path='human_parts', reader=dict(type='pascal_parts')),
         normals=dict(path='normals', context_path='context', reader=dict(type='pascal_normals')),
         saliency=dict(path='saliency', reader=dict(type='grey_image', threshold=0.5)),
+        edge=dict(path='context', reader=dict(type='pascal_edges')),
     )
 
     def __init__(
         self,
         ann_file: str = 'ImageSets/Context/train.txt',
-        tasks: Sequence[str] = ('semseg', 'human_parts', 'normals', 'saliency'),
+        tasks: Sequence[str] = TASKS,
         *,
         parts_cache_dir: str | os.PathLike | None = None,
         **kwargs: Any,

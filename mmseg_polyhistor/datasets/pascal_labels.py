@@ -1,4 +1,5 @@
-"""Readers of PASCAL's own label formats: PASCAL-Part `.mat` files, and normals that hold for some contexts only."""
+"""Readers of PASCAL's own label formats: PASCAL-Part `.mat` files, normals that hold for some contexts only, and the
+borders between contexts."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ..tasks import TaskSpec
 from .label_cache import cached_map
 from .labels import label_error, unit_vectors
 from .readers import decode_vectors, register_reader
+from .thinning import thin
 
 __all__ = ['PART_GROUPS', 'PART_IDS', 'valid_context_ids']
 
@@ -134,15 +136,7 @@ def read_pascal_normals(
     Raises:
         LabelError: if one of the files cannot be read, their sizes differ, or an id is beyond 459.
     """
-    context = load_mat(context_path, 'LabelMap')
-    if context.ndim != 2 or context.dtype.kind not in 'iuf':
-        raise label_error(
-            context_path, f"a 'LabelMap' of {context.dtype} {context.shape}", 'integers, (height, width)'
-        )
-    if context.size and not 0 <= context.min() <= context.max() < NUM_CONTEXT_IDS:
-        raise label_error(
-            context_path, f'ids from {context.min()} to {context.max()}', f'0..{NUM_CONTEXT_IDS - 1}'
-        )
+    context = load_context(context_path)
     vectors = decode_vectors(path)
     if vectors.shape[:2] != context.shape:
         raise label_error(
@@ -151,3 +145,48 @@ def read_pascal_normals(
             f'the size of {path}, {vectors.shape[:2]} (height, width)',
         )
     return unit_vectors(vectors, spec.ignore_value, _valid_table()[context.astype(np.intp)])
+
+
+def load_context(path: str) -> np.ndarray:
+    """PASCAL-Context's ids, (H, W), 0..459, in the file's own type of number.
+
+    Raises:
+        LabelError: if the file cannot be read, its `LabelMap` is laid out otherwise, or an id is beyond 459.
+    """
+    context = load_mat(path, 'LabelMap')
+    if context.ndim != 2 or context.dtype.kind not in 'iuf':
+        raise label_error(
+            path, f"a 'LabelMap' of {context.dtype} {context.shape}", 'integers, (height, width)'
+        )
+    if context.size and not 0 <= context.min() <= context.max() < NUM_CONTEXT_IDS:
+        raise label_error(path, f'ids from {context.min()} to {context.max()}', f'0..{NUM_CONTEXT_IDS - 1}')
+    return context
+
+
+@register_reader('pascal_edges')
+def read_pascal_edges(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.ndarray:
+    """The borders between PASCAL-Context's ids, thinned to lines: uint8 (H, W), 1 on a line, else 0.
+
+    A pixel lies at a border if one of its four neighbours has another id; what is left of these after `thin` is the
+    edge. (ASTMT takes the pixels where the Laplacian of the ids is not zero, which misses those where the differences
+    to both sides cancel out, and thins them likewise.)
+
+    Args:
+        path: The `.mat` file with the variable `LabelMap`, H x W, 0..459.
+        spec: The task.
+        shape: (height, width) of the image.
+
+    Raises:
+        LabelError: if the file cannot be read, or an id is beyond 459.
+    """
+    return thin(borders(load_context(path))).astype(np.uint8)
+
+
+def borders(ids: np.ndarray) -> np.ndarray:
+    """Where one of a pixel's four neighbours has another id: bool (H, W)."""
+    border = np.zeros(ids.shape, bool)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differs = ids[here] != ids[there]
+        border[here] |= differs
+        border[there] |= differs
+    return border

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..tasks import TaskSpec
-from .labels import LabelError, check_ids, check_label, label_error, unit_vectors
+from .labels import check_ids, check_label, label_error, scalars, unit_vectors
 
 __all__ = ['LabelReader', 'get_reader', 'known_readers', 'read_label', 'register_reader']
 
@@ -156,12 +156,55 @@ def read_vector_npy(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.
     A pixel without direction (shorter than 0.1, or not finite) is ignored.
     """
     expected = 'a .npy file with a floating-point array (height, width, 3)'
+    vectors = load_npy(path, expected)
+    if vectors.ndim != 3 or vectors.shape[2] != 3 or vectors.dtype.kind != 'f':
+        raise label_error(path, f'{vectors.dtype} {vectors.shape}', expected)
+    return unit_vectors(np.ascontiguousarray(vectors, np.float32), spec.ignore_value)
+
+
+def load_npy(path: str, expected: str) -> np.ndarray:
+    """The array of a `.npy` file.
+
+    Raises:
+        LabelError: if the file cannot be decoded, or is an archive; `expected` says what it should be.
+    """
     try:
-        vectors = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy raises ValueError, OSError, EOFError, and more for hostile headers
         raise label_error(path, f'a file that cannot be decoded ({type(e).__name__}: {e})', expected) from e
-    if not isinstance(vectors, np.ndarray):
-        raise label_error(path, f'an archive of arrays {list(vectors)}', expected)
-    if vectors.ndim != 3 or vectors.shape[2] != 3 or vectors.dtype.kind != 'f':
-        raise LabelError(f'{path}: found {vectors.dtype} {vectors.shape}; expected {expected}')
-    return unit_vectors(np.ascontiguousarray(vectors, np.float32), spec.ignore_value)
+    if not isinstance(array, np.ndarray):
+        raise label_error(path, f'an archive of arrays {list(array)}', expected)
+    return array
+
+
+def _positive(reader: str, factor: float) -> float:
+    if not (factor > 0 and factor < float('inf')):
+        raise ValueError(f'factor of the reader {reader} must be positive and finite, got {factor!r}')
+    return float(factor)
+
+
+@register_reader('scalar_npy')
+def read_scalar_npy(path: str, *, spec: TaskSpec, shape: tuple[int, int], factor: float = 1.0) -> np.ndarray:
+    """Quantities (depth) from a `.npy` array of numbers (H, W), times `factor`: float32 (H, W).
+
+    A number that is not finite is ignored, and so is one that equals the task's ignore value: for depth, 0.
+
+    Raises:
+        LabelError: also for an array that is not (H, W), and for negative numbers.
+    """
+    expected = 'a .npy file with an array of numbers (height, width)'
+    values = load_npy(path, expected)
+    if values.ndim != 2 or values.dtype.kind not in 'fiu':
+        raise label_error(path, f'{values.dtype} {values.shape}', expected)
+    return scalars(values, spec.ignore_value, _positive('scalar_npy', factor))
+
+
+@register_reader('scalar_image')
+def read_scalar_image(path: str, *, spec: TaskSpec, shape: tuple[int, int], factor: float) -> np.ndarray:
+    """Quantities (depth) from a grey image of 8, 16 or 32 bits, times `factor`: float32 (H, W).
+
+    `factor` has no default, since files differ: 0.001 for millimetres, 1 / 256 for KITTI's. A product that equals the
+    task's ignore value is ignored: for depth, black.
+    """
+    modes = {mode: name for mode, name in INDEX_MODES.items() if mode != 'P'}
+    return scalars(open_image(path, modes), spec.ignore_value, _positive('scalar_image', factor))

@@ -2,8 +2,10 @@
 
 from .accumulators import ACCUMULATORS, Accumulator, build_accumulator
 from .binary import BinaryAccumulator
+from .boundary import BoundaryAccumulator
 from .gain import REFERENCE_ROWS, multi_task_gain, reference_row
 from .multi_task_metric import MultiTaskMetric
+from .scalar import ScalarAccumulator
 from .semantic import SemanticAccumulator
 from .unit_vector import UnitVectorAccumulator
 
@@ -12,7 +14,9 @@ __all__ = [
     'REFERENCE_ROWS',
     'Accumulator',
     'BinaryAccumulator',
+    'BoundaryAccumulator',
     'MultiTaskMetric',
+    'ScalarAccumulator',
     'SemanticAccumulator',
     'UnitVectorAccumulator',
     'build_accumulator',

@@ -25,7 +25,7 @@ class MultiTaskMetric(BaseMetric):
     """Metrics of several dense tasks, and their multi-task gain.
 
     Reads `data_sample[spec.gt_field]['data']` and `data_sample[spec.pred_field]['data']` of each task and counts every
-    image alone, with the accumulator of the task's kind. What it keeps of an image are counts (8 KB for the four tasks of
+    image alone, with the accumulator that `TaskSpec.metric` asks for among those of the task's kind. What it keeps of an image are counts (8 KB for the four tasks of
     PASCAL-Context, 10 KB when pickled; 7.2 KB are the histogram of the normals), one entry per image, so that the duplicates
     with which a distributed sampler fills up are cut off exactly: the metrics are the same for any batch size, order
     and number of processes.
@@ -33,9 +33,11 @@ class MultiTaskMetric(BaseMetric):
     It reports, as `<task>.<metric>`:
 
     - semantic: `mIoU`, `aAcc`, `mAcc`, in percent (`SemanticAccumulator`);
-    - binary: `mIoU`, `maxF`, `maxF1`, in percent (`BinaryAccumulator`);
+    - binary: `mIoU`, `maxF`, `maxF1`, in percent (`BinaryAccumulator`), or, for edges, `odsF`, `odsP`, `odsR`, in percent
+      (`BoundaryAccumulator`);
     - unit_vector: `mean`, `median`, `rmse` in degrees, `under_11.25`, `under_22.5`, `under_30` in percent
       (`UnitVectorAccumulator`; the "rmse" that other code prints for normals is the `mean` here);
+    - scalar: `rmse` in the label's unit, `abs_rel`, `delta1`, `delta2`, `delta3` in percent (`ScalarAccumulator`);
 
     and `gain`, in percent, where a reference row is given: the mean over the evaluated tasks; a remark tells which tasks of
     the row are not among them. A task without one valid pixel in the whole set gets nan and a warning.
@@ -47,7 +49,7 @@ class MultiTaskMetric(BaseMetric):
             Defaults to None: no gain.
         per_class (bool): Log IoU and accuracy of every class of the semantic tasks. Defaults to False.
         output_dir (str, optional): Write the predictions to `<output_dir>/<task>/<image name>.png`: palette PNG of
-            class indices, 8-bit grey, 8-bit RGB normals. Two images of one name in different folders are an error.
+            class indices, 8-bit grey, 8-bit RGB normals, 16-bit grey thousandths (depth: millimetres). Two images of one name in different folders are an error.
             Defaults to None.
         format_only (bool): Write the predictions and evaluate nothing; needs no truth. Defaults to False.
         keep_results (bool): Without effect: predictions are evaluated whether they are written or not. mmseg's

@@ -32,10 +32,16 @@ def _direction_image(pred: np.ndarray, spec: TaskSpec) -> Image.Image:
     return Image.fromarray(np.rint(127.5 * (pred.transpose(1, 2, 0) + 1)).astype(np.uint8))
 
 
+def _thousandths_image(pred: np.ndarray, spec: TaskSpec) -> Image.Image:
+    """Quantities (1, H, W) as 16-bit grey: thousandths, of metres millimetres; 65.535 and above are 65535."""
+    return Image.fromarray(np.rint(np.minimum(1000 * pred[0].astype(np.float64), 65535)).astype(np.uint16))
+
+
 PREDICTION_IMAGES: dict[str, Callable[[np.ndarray, TaskSpec], Image.Image]] = {
     'semantic': _palette_image,
     'binary': _grey_image,
     'unit_vector': _direction_image,
+    'scalar': _thousandths_image,
 }
 
 

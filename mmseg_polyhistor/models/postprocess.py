@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ['POSTPROCESS', 'most_likely_class', 'probability', 'undo_flip', 'unit_vector']
+__all__ = ['POSTPROCESS', 'most_likely_class', 'probability', 'quantity', 'undo_flip', 'unit_vector']
 
 
 def most_likely_class(logits: Tensor) -> Tensor:
@@ -33,10 +33,16 @@ def unit_vector(logits: Tensor) -> Tensor:
     return vectors / torch.linalg.vector_norm(vectors, dim=-3, keepdim=True)
 
 
+def quantity(logits: Tensor) -> Tensor:
+    """The quantity, 0 where the network says less: (..., 1, H, W) -> float32 (..., 1, H, W)."""
+    return logits.float().clamp(min=0)
+
+
 POSTPROCESS: dict[str, Callable[[Tensor], Tensor]] = {
     'semantic': most_likely_class,
     'binary': probability,
     'unit_vector': unit_vector,
+    'scalar': quantity,
 }
 """Kind of task -> the function that turns its logits into its prediction."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 
 from ..tasks import TaskSpec
@@ -12,6 +13,9 @@ from ..tasks import TaskSpec
 __all__ = ['STYLES', 'Style', 'colourise', 'demand_shape', 'hatch', 'ignored_pixels', 'legend_entries']
 
 Entry = tuple[tuple[int, int, int], str]  # a colour and what it means
+
+MIDDLE = 2.0  # the quantity in the middle of the colour scale: in metres, between near and far in a room
+MARKS = (0, 1, 2, 5, 10, 50)  # the quantities in the legend
 
 HATCH_LIGHT, HATCH_DARK, HATCH_PERIOD = 176, 120, 8
 
@@ -71,10 +75,23 @@ def _axes(arrays: list[np.ndarray], spec: TaskSpec) -> list[Entry]:
     ]
 
 
+def _quantity(array: np.ndarray, spec: TaskSpec) -> np.ndarray:
+    """Quantities v (1, H, W) in matplotlib's viridis at v / (v + 2): one colour means one value on every picture."""
+    values = np.maximum(array[0].astype(np.float32), 0)
+    shades = matplotlib.colormaps['viridis'](1 - MIDDLE / (values + MIDDLE))  # RGBA; holds for infinity too
+    return np.rint(255 * shades[..., :3]).astype(np.uint8)
+
+
+def _marks(arrays: list[np.ndarray], spec: TaskSpec) -> list[Entry]:
+    colours = _quantity(np.array([[MARKS]]), spec)[0].tolist()
+    return [(tuple(colour), str(mark)) for colour, mark in zip(colours, MARKS, strict=True)]
+
+
 STYLES: dict[str, Style] = {
     'semantic': Style(_classes, _classes_present, blend=True, channels=1),
     'binary': Style(_probability, _probability_ends, blend=False, channels=1),
     'unit_vector': Style(_direction, _axes, blend=False, channels=3),
+    'scalar': Style(_quantity, _marks, blend=False, channels=1),
 }
 
 

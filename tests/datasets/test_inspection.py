@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from mmseg_polyhistor.datasets import PascalContextMTDataset
-from mmseg_polyhistor.datasets.inspection import inspect_sample
+from mmseg_polyhistor.datasets.file_scan import FileScan
+from mmseg_polyhistor.datasets.inspection import COUNT, inspect_sample, summarise
+from mmseg_polyhistor.tasks import KINDS, get_task
 
 ORIENTATION = 0x0112
 
@@ -62,6 +64,29 @@ def test_counts_of_every_kind(pascal_tree: SimpleNamespace) -> None:
             20 * 28 - len(vectors),
         ]
         assert report.labelled == dict(semseg=True, human_parts=k == 0, saliency=True, normals=True)
+
+
+def test_counts_of_quantities(tmp_path: Path, tool: ModuleType) -> None:
+    depth = get_task('depth')
+    Image.fromarray(np.zeros((2, 4, 3), np.uint8)).save(tmp_path / 'a.png')
+    np.save(tmp_path / 'a.npy', np.array([[0, 0, 0.05, 0.5], [5, 50, 500, 5000]]))
+    sample = dict(
+        img_path=str(tmp_path / 'a.png'),
+        tasks=('depth',),
+        label_paths=dict(depth=str(tmp_path / 'a.npy')),
+        label_readers=dict(depth=dict(type='scalar_npy')),
+    )
+    report = inspect_sample(sample)
+    assert report.counts['depth'].tolist() == [6, 1, 2, 3, 4, 5, 2]
+    assert report.labelled == dict(depth=True)
+    summary = summarise(FileScan([sample], [], dict(depth=[])), [report], [depth]).tasks[0]
+    rows = tool.ROWS['scalar'](summary)
+    assert rows[0][1:] == ('valid (of all pixels)', 6 / 8, 1)
+    assert [(name, share) for _, name, share, _ in rows[1:]] == [
+        (f'below {limit} (of valid)', k / 6)
+        for k, limit in enumerate(('0.1', '1', '10', '100', '1000'), start=1)
+    ]
+    assert set(tool.ROWS) == set(COUNT) == set(KINDS)
 
 
 def test_the_tool_names_them(

@@ -48,6 +48,17 @@ def test_all_labels_of_all_images(pascal_tree: SimpleNamespace) -> None:
             np.testing.assert_allclose(sample[key], pascal_tree.truth[task][k], atol=1e-6)
 
 
+def test_edges_are_a_fifth_task_on_demand(pascal_tree: SimpleNamespace) -> None:
+    shutil.rmtree(pascal_tree.root / 'normals_distill')
+    dataset = build(pascal_tree.root, tasks=('edge', 'saliency'), pipeline=TRAIN)
+    sample = dataset[0]['data_samples']
+    assert sample.gt_edge.data.shape == (1, 16, 16)
+    label = build(pascal_tree.root, tasks=('edge',))[1]['gt_edge']
+    assert label.dtype == np.uint8
+    assert label.shape == pascal_tree.shape
+    assert set(np.unique(label)) == {0, 1}
+
+
 def test_semseg_comes_from_voc_where_it_is_there(pascal_tree: SimpleNamespace) -> None:
     folders = [
         Path(info['label_paths']['semseg']).parent.name

@@ -17,7 +17,13 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from mmseg_polyhistor.datasets.labels import LabelError
-from mmseg_polyhistor.datasets.pascal_labels import PART_GROUPS, PART_IDS, load_mat, valid_context_ids
+from mmseg_polyhistor.datasets.pascal_labels import (
+    PART_GROUPS,
+    PART_IDS,
+    borders,
+    load_mat,
+    valid_context_ids,
+)
 from mmseg_polyhistor.datasets.readers import read_label
 from mmseg_polyhistor.tasks import get_task
 
@@ -216,6 +222,53 @@ def test_a_label_map_that_does_not_fit(
     write_normals(tmp_path, write_png, context)
     with pytest.raises(LabelError, match=message):
         read_normals(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------- edges
+def read_edges(path: Path, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    return read_label(str(path), get_task('edge'), shape, dict(type='pascal_edges'))
+
+
+def test_the_border_of_two_halves_is_one_line(tmp_path: Path) -> None:
+    context = np.full(SHAPE, 3, np.uint16)
+    context[:, 14:] = 459
+    savemat(tmp_path / 'c.mat', {'LabelMap': context})
+    label = read_edges(tmp_path / 'c.mat')
+    assert label.dtype == np.uint8
+    _, columns = np.nonzero(label)
+    assert set(columns) <= {13, 14}, 'the two columns that meet'
+    assert (label[1:-1].sum(axis=1) == 1).all()
+    assert set(np.unique(label)) == {0, 1}
+
+
+def test_a_border_where_the_differences_cancel_out(tmp_path: Path) -> None:
+    """5 stands between 3 and 7: the Laplacian is zero on its one column."""
+    context = np.full(SHAPE, 3, np.uint16)
+    context[:, 10], context[:, 11:] = 5, 7
+    savemat(tmp_path / 'c.mat', {'LabelMap': context})
+    assert (read_edges(tmp_path / 'c.mat')[1:-1, 9:12].sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_borders_against_a_loop(seed: int) -> None:
+    ids = np.random.default_rng(seed).integers(0, 3, (7, 9))
+    expected = np.zeros((7, 9), bool)
+    for y in range(7):
+        for x in range(9):
+            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                if 0 <= v < 7 and 0 <= u < 9:
+                    expected[y, x] |= ids[v, u] != ids[y, x]
+    np.testing.assert_array_equal(borders(ids), expected)
+
+
+def test_one_context_has_no_edges_and_a_wrong_file_is_named(tmp_path: Path) -> None:
+    savemat(tmp_path / 'c.mat', {'LabelMap': np.full(SHAPE, 7)})
+    assert not read_edges(tmp_path / 'c.mat').any()
+    savemat(tmp_path / 'd.mat', {'LabelMap': np.full(SHAPE, 460)})
+    with pytest.raises(LabelError, match=r'd\.mat: found ids from 460 to 460; expected 0\.\.459'):
+        read_edges(tmp_path / 'd.mat')
+    with pytest.raises(LabelError, match=r'c\.mat: found a label map of 20 x 28'):
+        read_edges(tmp_path / 'c.mat', (20, 27))
 
 
 # ---------------------------------------------------------------------------------------------------------- cache

@@ -1,8 +1,9 @@
-"""Readers of index, grey and vector files."""
+"""Readers of index, grey, vector and depth files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from mmseg_polyhistor.datasets.labels import LabelError
 from mmseg_polyhistor.datasets.readers import _READERS, get_reader, known_readers, read_label, register_reader
 from mmseg_polyhistor.tasks import get_task
 
-SEMSEG, SALIENCY, NORMALS = (get_task(t) for t in ('semseg', 'saliency', 'normals'))
+SEMSEG, SALIENCY, NORMALS, DEPTH, EDGE = (
+    get_task(t) for t in ('semseg', 'saliency', 'normals', 'depth', 'edge')
+)
 
 
 def read(
@@ -147,7 +150,9 @@ def test_an_archive_is_no_npy(tmp_path: Path) -> None:
         ('grey_image', SALIENCY),
         ('vector_image', NORMALS),
         ('vector_npy', NORMALS),
+        ('scalar_npy', DEPTH),
         ('pascal_parts', get_task('human_parts')),
+        ('pascal_edges', EDGE),
     ],
 )
 @pytest.mark.parametrize('content', [None, b'', b'no such format', b'\x89PNG\r\n\x1a\n', b'\x93NUMPY\x01'])
@@ -200,3 +205,80 @@ def test_a_users_reader_is_chosen_by_name_and_checked() -> None:
 def test_an_unknown_reader_is_named_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown label reader 'nope'.*'index_image'"):
         get_reader('nope')
+
+
+# ------------------------------------------------------------------------------------------------------ quantities
+@pytest.mark.parametrize('dtype', ['<f4', '>f8', '<f2', '<u2', '<i4'])
+def test_quantities_from_npy(tmp_path: Path, dtype: str) -> None:
+    values = np.random.default_rng(0).uniform(0, 60, (6, 8)).astype(dtype)
+    values[0, :3] = 0
+    for array in (values, np.asfortranarray(values)):
+        np.save(tmp_path / 'd.npy', array)
+        label = read(tmp_path / 'd.npy', DEPTH, 'scalar_npy', factor=0.5)
+        assert label.dtype == np.float32
+        assert label.flags.c_contiguous
+        np.testing.assert_allclose(label, 0.5 * values.astype(float), rtol=1e-6)
+    assert (label == DEPTH.ignore_value).sum() >= 3
+
+
+def test_holes_of_a_measurement_are_ignored(tmp_path: Path) -> None:
+    values = np.ones((6, 8))
+    values[0, :4] = np.nan, np.inf, -np.inf, 0
+    np.save(tmp_path / 'd.npy', values)
+    assert read(tmp_path / 'd.npy', DEPTH, 'scalar_npy')[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    zero_counts = replace(DEPTH, ignore_value=-1)
+    assert read(tmp_path / 'd.npy', zero_counts, 'scalar_npy')[0, :5].tolist() == [-1, -1, -1, 0, 1]
+
+
+@pytest.mark.parametrize(('name', 'dtype'), [('d.png', np.uint8), ('d.png', np.uint16), ('d.tif', np.int32)])
+def test_quantities_from_grey_images(tmp_path: Path, name: str, dtype: type) -> None:
+    values = np.random.default_rng(0).integers(0, min(np.iinfo(dtype).max, 100_000), (6, 8)).astype(dtype)
+    values[1, 1] = 0
+    Image.fromarray(values).save(tmp_path / name)
+    label = read(tmp_path / name, DEPTH, 'scalar_image', factor=0.001)
+    np.testing.assert_allclose(label, values / 1000, rtol=1e-6)
+    assert label[1, 1] == DEPTH.ignore_value
+
+
+@pytest.mark.parametrize(
+    ('array', 'message'),
+    [
+        (
+            np.ones((6, 8, 1)),
+            r'd\.npy: found float64 \(6, 8, 1\); expected a \.npy file with an array of numbers',
+        ),
+        (np.ones((6, 8), complex), r'd\.npy: found complex128 \(6, 8\)'),
+        (np.ones((6, 8), bool), r'd\.npy: found bool \(6, 8\)'),
+        (
+            np.full((6, 8), -2.5),
+            r"d\.npy: found 48 values such as -2\.5; expected finite .* 0 for ignore \(task 'depth'\)",
+        ),
+        (np.ones((8, 6)), r'd\.npy: found a label map of 8 x 6 .* size, 6 x 8'),
+    ],
+)
+def test_an_npy_that_holds_no_quantities(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / 'd.npy', array)
+    with pytest.raises(LabelError, match=message):
+        read(tmp_path / 'd.npy', DEPTH, 'scalar_npy')
+
+
+def test_a_factor_is_positive_and_an_image_of_classes_no_depth(tmp_path: Path) -> None:
+    np.save(tmp_path / 'd.npy', np.ones((6, 8)))
+    image = Image.fromarray(np.zeros((6, 8), np.uint8))
+    image.putpalette([0, 0, 0])
+    image.save(tmp_path / 'p.png')
+    for factor in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match='factor of the reader scalar_npy must be positive and finite'):
+            read(tmp_path / 'd.npy', DEPTH, 'scalar_npy', factor=factor)
+    with pytest.raises(LabelError, match=r'p\.png: found an image of mode P, .* expected 8-bit grey'):
+        read(tmp_path / 'p.png', DEPTH, 'scalar_image', factor=0.001)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -0.5])
+def test_what_a_users_reader_of_quantities_returns_is_checked(value: float) -> None:
+    register_reader('test_depth')(lambda path, *, spec, shape: np.full(shape, value, np.float32))
+    try:
+        with pytest.raises(LabelError, match='any: found 48 values such as'):
+            read(Path('any'), DEPTH, 'test_depth')
+    finally:
+        del _READERS['test_depth']

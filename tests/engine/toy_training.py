@@ -80,10 +80,10 @@ class ToyModel(BaseModel):
 @METRICS.register_module()
 class ToyMetric(BaseMetric):
     def process(self, data_batch, data_samples):
-        self.results += [(p - t).square().item() for p, t in data_samples]
+        self.results += [(p - t).item() for p, t in data_samples]
 
     def compute_metrics(self, results):
-        return dict(mse=float(np.mean(results)))
+        return dict(mse=float(np.square(results).mean()), mae=float(np.abs(results).mean()))
 
 
 @HOOKS.register_module()

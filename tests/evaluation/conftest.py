@@ -21,15 +21,21 @@ def _directions(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(3, *size, generator=generator), dim=0)
 
 
+def _quantities(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return 0.5 + 10 * torch.rand(1, *size, generator=generator)
+
+
 PREDICT = {
     'semantic': lambda spec, size, g: _labels(spec.channels, size, g),
     'binary': lambda spec, size, g: torch.rand(1, *size, generator=g),
     'unit_vector': lambda spec, size, g: _directions(size, g),
+    'scalar': lambda spec, size, g: _quantities(size, g),
 }
 LABEL = {
     'semantic': lambda spec, size, g: _labels(spec.channels, size, g).byte(),
     'binary': lambda spec, size, g: _labels(2, size, g).byte(),
     'unit_vector': lambda spec, size, g: _directions(size, g),
+    'scalar': lambda spec, size, g: _quantities(size, g),
 }
 
 

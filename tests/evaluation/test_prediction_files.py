@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from mmseg_polyhistor.datasets import read_label
 from mmseg_polyhistor.evaluation.prediction_files import PREDICTION_IMAGES, write_prediction
 from mmseg_polyhistor.tasks import KINDS, get_task
 
@@ -47,3 +48,14 @@ def test_directions_of_any_length_are_drawn(tmp_path):
     rgb = np.array(Image.open(tmp_path / 'a.png')).astype(float)
     expected = [[(0, 0, 1), (-0.6, 0.8, 0), (1, 0, 0), (0, 0, 0)]]
     np.testing.assert_allclose(2 * rgb / 255 - 1, expected, atol=1.001 / 255)
+
+
+def test_quantities_are_thousandths_in_16_bits(tmp_path):
+    pred = np.array([[[0.0, 0.0014, 2.5, 65.535, 65.6, 1e30]]], np.float32)
+    write_prediction(pred, get_task('depth'), tmp_path / 'a.png')
+    image = Image.open(tmp_path / 'a.png')
+    assert image.mode == 'I;16'
+    np.testing.assert_array_equal(np.array(image), [[0, 1, 2500, 65535, 65535, 65535]])
+    reader = dict(type='scalar_image', factor=0.001)
+    label = read_label(str(tmp_path / 'a.png'), get_task('depth'), (1, 6), reader)
+    np.testing.assert_allclose(label[0, :4], pred[0, 0, :4], atol=0.0005)

@@ -11,6 +11,7 @@ from mmseg_polyhistor.models.postprocess import (
     POSTPROCESS,
     most_likely_class,
     probability,
+    quantity,
     undo_flip,
     unit_vector,
 )
@@ -40,6 +41,12 @@ def test_probability():
     expected = [0.0, 1 / (1 + math.e), 0.5, 1 / (1 + math.exp(-2)), 1.0]
     assert prediction.shape == (1, 1, 5)
     assert prediction.flatten().tolist() == pytest.approx(expected)
+
+
+def test_a_quantity_is_never_negative():
+    prediction = quantity(torch.tensor([[[-3.0, 0.0, 2.5, 300.0]]]).bfloat16())
+    assert prediction.dtype == torch.float32
+    assert prediction.tolist() == [[[0, 0, 2.5, 300]]]
 
 
 @pytest.mark.parametrize('scale', [1.0, 1e-38, 1e-45, 1e38])

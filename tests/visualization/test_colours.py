@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,25 @@ def test_refuses_another_shape(task, shape):
         ValueError, match=rf"task '{task}': .* must have shape \({'3' if task == 'normals' else '1'}, H, W\)"
     ):
         colourise(np.zeros(shape, np.uint8), get_task(task))
+
+
+def test_quantities_have_one_colour_per_value():
+    """viridis, dark violet at 0, its middle at 2, towards yellow far away."""
+    spec = replace(get_task('depth'), ignore_value=-1)
+    picture = colourise(np.array([[[0.0, 2.0, 2.0, 1e9, np.inf]]], np.float32), spec)
+    np.testing.assert_array_equal(picture[0, 0], (68, 1, 84))
+    np.testing.assert_allclose(picture[0, 1], (33, 145, 140), atol=1)
+    np.testing.assert_array_equal(picture[0, 3:], [(253, 231, 37)] * 2)
+    alone = colourise(np.array([[[2.0]]], np.float32), spec)
+    np.testing.assert_array_equal(alone[0, 0], picture[0, 1])
+    assert legend_entries([], spec)[0] == ((68, 1, 84), '0')
+    assert (tuple(picture[0, 1].tolist()), '2') in legend_entries([], spec)
+    assert legend_entries([], get_task('edge'))[1] == ((255, 255, 255), 'edge')
+
+
+def test_depths_without_truth_are_hatched():
+    array = np.zeros((1, 8, 8), np.float32)
+    array[:, :, 4:] = 3
+    picture = colourise(array, get_task('depth'))
+    np.testing.assert_array_equal(picture[:, :4], hatch(8, 8)[:, :4])
+    assert not (picture[:, 4:] == hatch(8, 8)[:, 4:]).all(axis=2).any()

@@ -22,9 +22,9 @@ class PackMultiTaskInputs(MultiTaskTransform, PackSegInputs):
     """The last transform: `dict(inputs=<image>, data_samples=<SegDataSample>)`.
 
     `inputs` is the image, uint8 (3, H, W). The sample has a `PixelData` per label map under the task's `gt_field`:
-    uint8 (1, H, W) for classes, float32 (3, H, W) for vectors, at the image's size, or at the image file's own size
-    where the labels were loaded behind the resize. A map without any object of a task with `ignore_if_empty` (human
-    parts) is packed as all ignore.
+    uint8 (1, H, W) for classes, float32 (3, H, W) for vectors, float32 (1, H, W) for quantities, at the image's size,
+    or at the image file's own size where the labels were loaded behind the resize. A map without any object of a task
+    with `ignore_if_empty` (human parts) is packed as all ignore.
 
     Args:
         meta_keys: Keys of the results that become metainfo, where they exist. Defaults to the keys below.

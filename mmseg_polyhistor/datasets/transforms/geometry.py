@@ -25,6 +25,7 @@ __all__ = [
     'resize_label',
     'warp_label',
     'window',
+    'zoom_label',
 ]
 
 VECTOR_INTERPOLATIONS = ('nearest', 'bilinear')
@@ -114,7 +115,7 @@ def resize_label(
     Args:
         label: The map.
         size: (width, height), as OpenCV and mmcv order it.
-        spec: The task. Classes take the nearest neighbour.
+        spec: The task. Classes and quantities take the nearest neighbour.
         vector_interpolation: How a 'unit_vector' task is resampled. 'nearest' copies vectors: exact at creases, half
             a pixel off elsewhere. 'bilinear' blends the valid ones and scales the result to length 1, on the pixels
             whose nearest neighbour is valid: smaller errors in the mean, but blends across creases. Defaults to
@@ -130,6 +131,23 @@ def resize_label(
         nearest=lambda array, outside: array.take(rows, axis=0).take(columns, axis=1),
         linear=lambda array: cv2.resize(array, size, interpolation=cv2.INTER_LINEAR),
     )
+
+
+def _divide(label: np.ndarray, spec: TaskSpec, factor: float) -> np.ndarray:
+    """Divide the values of a label map, in place."""
+    return np.divide(label, np.float32(factor), out=label, where=valid_pixels(label, spec))
+
+
+ZOOM = {'keep': _keep, 'divide': _divide}
+
+
+def zoom_label(label: np.ndarray, factor: float, spec: TaskSpec) -> np.ndarray:
+    """What a zoom of the image by `factor` (above 1 enlarges) does to the values of a label map, in place.
+
+    With the rule 'divide' they are divided by it: enlarged twice, things look half as far away. That holds for a zoom
+    that stands for another distance, not for a change of the number of pixels, so that `resize_label` leaves it out.
+    """
+    return ZOOM[spec.zoom](label, spec, factor)
 
 
 def _turn(label: np.ndarray, spec: TaskSpec, matrix: np.ndarray) -> np.ndarray:
@@ -155,7 +173,7 @@ def warp_label(
         matrix: (2, 3), takes source to destination pixel coordinates (x right, y down, (0, 0) the centre of the first
             pixel): a rotation, a uniform zoom and a shift.
         spec: The task. With the rule 'turn_xy' its vectors turn with the image, as a camera that rolled the other way
-            would see them.
+            would see them; with the rule 'divide' its values are divided by the zoom.
         vector_interpolation: See `resize_label`. Defaults to 'bilinear'.
     """
     size = label.shape[1::-1]
@@ -168,7 +186,8 @@ def warp_label(
         ),
         linear=lambda array: cv2.warpAffine(array, matrix, size, flags=cv2.INTER_LINEAR),
     )
-    return ROTATE[spec.rotate](warped, spec, matrix)
+    turned = ROTATE[spec.rotate](warped, spec, matrix)
+    return zoom_label(turned, float(np.hypot(*matrix[:, 0])), spec)
 
 
 # ---------------------------------------------------------------------------------------------------------- window

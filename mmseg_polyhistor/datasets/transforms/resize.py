@@ -10,7 +10,7 @@ from mmcv.transforms.utils import cache_randomness
 from mmseg.registry import TRANSFORMS
 
 from .base import MultiTaskTransform, check_vector_interpolation, number_range
-from .geometry import label_maps, resize_label
+from .geometry import label_maps, resize_label, zoom_label
 
 __all__ = ['MultiTaskRandomScale', 'MultiTaskResize']
 
@@ -20,7 +20,9 @@ class MultiTaskResize(MultiTaskTransform, Resize):
     """Resize the image and all its label maps: classes by nearest neighbour, aligned at pixel centres as the image is.
 
     For sizes drawn from a range around `scale`, use mmcv's `RandomResize(scale=..., ratio_range=...,
-    resize_type='MultiTaskResize')`; for a random factor of the image's own size, `MultiTaskRandomScale`.
+    resize_type='MultiTaskResize')`; for a random factor of the image's own size, `MultiTaskRandomScale`. No value of a
+    label changes: for tasks whose values a zoom changes (`TaskSpec.zoom`, depth), zoom with `MultiTaskRandomScale` or
+    `MultiTaskRandomRotate`.
 
     Required Keys: img, seg_fields (optional). Modified Keys: img, img_shape, every label map. Added Keys: scale,
     scale_factor, keep_ratio.
@@ -72,7 +74,8 @@ def _factors(value: float | tuple[float, float] | None) -> tuple[float, float] |
 
 @TRANSFORMS.register_module()
 class MultiTaskRandomScale(MultiTaskTransform):
-    """Zoom the image and all its label maps by a random factor, and their size with it.
+    """Zoom the image and all its label maps by a random factor, and their size with it; depths are divided by the factor
+    (`TaskSpec.zoom`).
 
     To zoom on a canvas of unchanged size, see `MultiTaskRandomRotate(scale_range=...)`.
 
@@ -108,4 +111,7 @@ class MultiTaskRandomScale(MultiTaskTransform):
         factor = self.random_factor()
         height, width = results['img'].shape[:2]
         self.resize.scale = tuple(max(round(side * factor), 1) for side in (width, height))
-        return self.resize(results)
+        results = self.resize(results)
+        for key, spec in label_maps(results):
+            results[key] = zoom_label(results[key], factor, spec)
+        return results

@@ -21,7 +21,8 @@ class MultiTaskRandomRotate(MultiTaskTransform):
     """Rotate the image and all its label maps about the image's centre by a random angle; optionally zoom them.
 
     The canvas keeps its size. What comes in from outside is ignore in every label map. Vectors turn with the image
-    (`TaskSpec.rotate`). Angle and zoom are one warp, so that nothing is resampled twice.
+    (`TaskSpec.rotate`), and depths are divided by the zoom (`TaskSpec.zoom`). Angle and zoom are one warp, so that nothing
+    is resampled twice.
 
     Required Keys: img, seg_fields (optional). Modified Keys: img, every label map.
 

@@ -68,15 +68,16 @@ def _classes(target: Tensor) -> Tensor:
     return target.squeeze(1).long()
 
 
-def _vectors(target: Tensor) -> Tensor:
-    """(B, 3, H, W) float32, as it is."""
+def _numbers(target: Tensor) -> Tensor:
+    """(B, C, H, W) float32, as it is."""
     return target
 
 
 _TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
     'semantic': _classes,
     'binary': _classes,
-    'unit_vector': _vectors,
+    'unit_vector': _numbers,
+    'scalar': _numbers,
 }
 
 

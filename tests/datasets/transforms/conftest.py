@@ -31,6 +31,8 @@ def make_sample(height: int, width: int, seed: int = 0, tasks: tuple[str, ...] =
             vectors = rng.normal(size=(height, width, 3))
             vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
             label[valid] = vectors[valid]
+        elif spec.kind == 'scalar':
+            label[valid] = rng.uniform(0.5, 10, valid.sum())
         else:
             label[valid] = rng.integers(0, 2 if spec.kind == 'binary' else spec.channels, valid.sum())
         results[spec.gt_key] = label

@@ -84,6 +84,6 @@ def test_a_label_of_another_size_is_refused(make_sample: Callable[..., dict]) ->
 
 def test_a_label_of_no_known_task_is_refused(make_sample: Callable[..., dict]) -> None:
     sample = make_sample(4, 6)
-    sample['seg_fields'].append('gt_depth_map')
-    with pytest.raises(ValueError, match=r"\['gt_depth_map'\] belong to no known task"):
+    sample['seg_fields'].append('gt_flow_map')
+    with pytest.raises(ValueError, match=r"\['gt_flow_map'\] belong to no known task"):
         MultiTaskRandomFlip(prob=1)(sample)

@@ -29,8 +29,10 @@ def make_batch(sizes, tasks=('semseg', 'human_parts', 'saliency', 'normals')):
         sample = SegDataSample(metainfo=dict(img_path=f'{i}.jpg', ori_shape=size, img_shape=size))
         for task in tasks:
             spec = get_task(task)
-            vector = spec.kind == 'unit_vector'
-            label = torch.randn(3, *size) if vector else torch.randint(2, (1, *size), dtype=torch.uint8)
+            label = {
+                'unit_vector': lambda size: torch.randn(3, *size),
+                'scalar': lambda size: 1 + torch.rand(1, *size),
+            }.get(spec.kind, lambda size: torch.randint(2, (1, *size), dtype=torch.uint8))(size)
             sample.set_data({spec.gt_field: PixelData(data=label)})
         inputs.append(torch.randint(0, 256, (3, *size), dtype=torch.uint8))
         samples.append(sample)

@@ -11,7 +11,7 @@ from mmseg_polyhistor.tasks import get_task, known_tasks
 
 
 def all_ignored(spec, batch=2, size=4):
-    if spec.kind == 'unit_vector':
+    if spec.kind in ('unit_vector', 'scalar'):
         return torch.full((batch, spec.channels, size, size), float(spec.ignore_value))
     return torch.full((batch, size, size), spec.ignore_value, dtype=torch.int64)
 

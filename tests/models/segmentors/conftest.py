@@ -93,6 +93,8 @@ def make_label(task, size, generator):
     ignored = torch.rand(1, *size, generator=generator) < 0.2
     if spec.kind == 'unit_vector':
         label = F.normalize(torch.randn(3, *size, generator=generator), dim=0)
+    elif spec.kind == 'scalar':
+        label = 0.5 + 10 * torch.rand(1, *size, generator=generator)
     else:
         classes = 2 if spec.kind == 'binary' else spec.channels
         label = torch.randint(classes, (1, *size), generator=generator, dtype=torch.uint8)

@@ -39,16 +39,17 @@ def maps():
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('task', ['semseg', 'human_parts', 'saliency', 'normals'])
-def test_logits_are_resized_to_the_label(task, align_corners, maps, batch):
+@pytest.mark.parametrize('task', ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth'])
+def test_logits_are_resized_to_the_label(task, align_corners, maps, make_batch):
+    batch = make_batch(tasks=(task,))['data_samples']
     head, spec = make(task, align_corners=align_corners)
     losses = head_losses(head, spec, maps, batch)
     assert list(losses) == [f'loss_{task}']
     logits = F.interpolate(head(maps), (64, 64), mode='bilinear', align_corners=align_corners)
     target = torch.stack([s.get(spec.gt_field).data for s in batch])
-    if spec.kind != 'unit_vector':
+    if spec.kind in ('semantic', 'binary'):
         target = target[:, 0].long()
-    expected = MODELS.build(spec.loss)(logits, target, ignore_index=255)
+    expected = MODELS.build(spec.loss)(logits, target, ignore_index=spec.ignore_value)
     torch.testing.assert_close(losses[f'loss_{task}'], expected)
 
 

@@ -184,6 +184,23 @@ def test_builds_from_a_config_file_s_objects(model_cfg, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- prediction
+def test_edge_and_depth_train_and_predict(build, make_batch):
+    tasks = ('edge', 'depth')
+    model = build(tasks=tasks, backbone=dict(type='TinyTaskBackbone', tasks=tasks))
+    batch = model.data_preprocessor(make_batch(tasks=tasks), True)
+    losses = model(**batch, mode='loss')
+    assert set(losses) == {'loss_edge', 'loss_depth'}
+    sum(losses.values()).backward()
+    for task in tasks:
+        assert model.decode_heads[task].conv_seg.weight.grad.abs().sum() > 0
+        assert model.decode_heads[task].ignore_index == get_task(task).ignore_value
+    for sample in model.eval().val_step(make_batch(tasks=tasks, ori_shape=(50, 70))):
+        assert sample.pred_edge.data.shape == sample.pred_depth_map.data.shape == (1, 50, 70)
+        assert sample.pred_depth_map.data.dtype == torch.float32
+        assert sample.pred_depth_map.data.min() >= 0
+        assert 0 <= sample.pred_edge.data.min() <= sample.pred_edge.data.max() <= 1
+
+
 def test_val_step_predicts_every_kind_at_the_image_s_own_size(build, make_batch, tasks):
     samples = build().eval().val_step(make_batch(ori_shape=(50, 70)))
     assert [s.img_path for s in samples] == ['image_0.jpg', 'image_1.jpg']
