@@ -76,7 +76,10 @@ def test_editable(sources, tmp_path):
             '--target', target, '-e', sources, cwd=tmp_path,
         )  # fmt: skip
     code = f"""
-import importlib.metadata, importlib.util, pathlib, site
+import importlib.metadata, importlib.util, pathlib, site, sys
+# an installation that the tests themselves run from must not be found first
+sys.path[:] = [p for p in sys.path if not pathlib.Path(p, 'mmseg_polyhistor').is_dir()]
+sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]
 site.addsitedir({str(target)!r})
 package = pathlib.Path(importlib.util.find_spec('mmseg_polyhistor').origin).parent
 print(package)

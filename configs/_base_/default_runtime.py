@@ -16,7 +16,10 @@ default_hooks = dict(
         type='SafeCheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=3, save_best='gain', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1))
-custom_hooks = [dict(type='ParameterReportHook')]
+custom_hooks = [
+    dict(type='ParameterReportHook'),
+    dict(type='SyncBuffersHook'),  # several processes: validate with the mean of their BatchNorm statistics
+]
 
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='MultiTaskVisualizer', vis_backends=vis_backends, name='visualizer')
