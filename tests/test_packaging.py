@@ -80,6 +80,9 @@ import importlib.metadata, importlib.util, pathlib, site, sys
 # an installation that the tests themselves run from must not be found first
 sys.path[:] = [p for p in sys.path if not pathlib.Path(p, 'mmseg_polyhistor').is_dir()]
 sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]
+for name in [name for name in sys.modules if name.startswith('__editable__')]:
+    del sys.modules[name]
+sys.path.insert(0, {str(target)!r})
 site.addsitedir({str(target)!r})
 package = pathlib.Path(importlib.util.find_spec('mmseg_polyhistor').origin).parent
 print(package)
