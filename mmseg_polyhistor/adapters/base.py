@@ -1,29 +1,125 @@
-"""What every adapter method offers to a backbone."""
+"""What every method offers to a backbone: the changes that it makes, for all tasks and sites at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from .functional import AdapterWeights, adapter, get_activation
+from .functional import AdapterWeights, Change, adapter, get_activation
 from .sites import BackboneLayout, Site, check_positions
+from .tuned import TunedParameters
 
-__all__ = ['INSERTIONS', 'AdapterMethod', 'resolve_tasks']
+__all__ = ['INSERTIONS', 'AdapterMethod', 'CannotMergeError', 'InsertedAdapter', 'resolve_tasks']
 
 INSERTIONS = ('serial', 'parallel')
+ALL_TASKS = 'all'  # the name of a set of parameters that all tasks share
+
+
+class CannotMergeError(ValueError):
+    """A method's changes cannot be written into the weights of a stock network; the message says why."""
 
 
 class AdapterMethod(nn.Module):
-    """Base of all methods that put an adapter after the attention or the feed-forward net of frozen blocks.
+    """Base of all methods: a module that owns trainable parameters and says what they change in a frozen backbone.
 
-    A subclass owns the trainable parameters and turns them into weights, once per forward pass of the model, for
-    all tasks and sites: `generate(tasks)`. The backbone then calls `adapt` at every site. The current task is an
-    argument of both and never state of the module, so that recomputation of activations gives right gradients.
+    `generate(tasks)` turns the parameters into changes, once per forward pass of the model, for all tasks and sites.
+    The current task is an argument and never state of the module, so that recomputation of activations gives right
+    gradients. Changes carry a leading axis of T, one entry per task, or of 1, where all tasks share them. The task
+    streams part where features meet the first change of T tasks; a method whose changes are all shared never parts
+    them, so the backbone runs once for all tasks.
+
+    By itself the base tunes parameters of the frozen network, see `tuned`; subclasses add to `generate`.
 
     Args:
-        layout: Widths and depths of the backbone.
-        tasks: Names of the tasks, each with weights of its own.
+        layout: The backbone's widths, depths, linear maps and parameters.
+        tasks: Names of the tasks.
+        per_task: Whether each task has parameters of its own; False is one copy for all. Defaults to True.
+        tuned: Groups of the backbone's parameters that are tuned beside it, such as 'bias', 'norm' or
+            'relative_position_bias' (see `TunedParameters`). Defaults to (), none.
+
+    Raises:
+        ValueError: for tasks that are none or not unique, or a group that the backbone does not have.
+    """
+
+    #: Whether the stream that all tasks share goes on beside the tasks' own. Such a method emits, where the streams
+    #: part, weights of 1 + T rows, the shared stream's first; the tasks' streams then end with the stage.
+    trunk = False
+
+    def __init__(
+        self,
+        *,
+        layout: BackboneLayout,
+        tasks: Sequence[str],
+        per_task: bool = True,
+        tuned: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tuple(tasks)):
+            raise ValueError(f'tasks must be a non-empty sequence of different names, got {tasks!r}')
+        self.layout = layout
+        self.tasks = tuple(tasks)
+        self.per_task = per_task
+        self.owners = self.tasks if per_task else (ALL_TASKS,)
+        self.tuned = TunedParameters(layout=layout, owners=self.owners, groups=tuned) if tuned else None
+
+    def reset_parameters(self) -> None:
+        """Draw the documented initial values afresh."""
+        if self.tuned is not None:
+            self.tuned.reset_parameters()
+
+    def owners_of(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """Names of the sets of parameters that serve the given tasks: the tasks', or the one that all share.
+
+        Raises:
+            ValueError: if a task is unknown, named twice, or none is named.
+        """
+        tasks = resolve_tasks(tasks, self.tasks)
+        return tasks if self.per_task else self.owners
+
+    def generate(self, tasks: Sequence[str]) -> dict[Site, Change]:
+        """The changes at every site for the given tasks, in their order.
+
+        Raises:
+            ValueError: if a task is unknown, named twice, or none is named.
+        """
+        owners = self.owners_of(tasks)
+        return {} if self.tuned is None else self.tuned(owners)
+
+    def adapt(self, x: Tensor, weights: Any) -> Tensor:
+        """Apply what `generate` gave for a site 'attn' or 'ffn' to features (S, B, N, d).
+
+        Raises:
+            NotImplementedError: if the method has no adapters.
+        """
+        raise NotImplementedError(
+            f'{type(self).__name__} emits weights for an adapter but does not define adapt()'
+        )
+
+    @property
+    def insertion(self) -> str:
+        """Where adapters stand, see `InsertedAdapter`."""
+        return 'serial'
+
+    def adapter_as_linear(self, weights: Any) -> tuple[Tensor, Tensor]:
+        """One task's adapter as a linear map, matrix (d, d) and bias (d,), for merging.
+
+        Raises:
+            CannotMergeError: if it is none; the message says why.
+        """
+        raise CannotMergeError(f'{type(self).__name__} does not say how its adapters could be merged')
+
+    def extra_repr(self) -> str:
+        return f'tasks={self.tasks}, per_task={self.per_task}'
+
+
+class InsertedAdapter(AdapterMethod):
+    """Base of the methods that put an adapter after the attention or the feed-forward net of blocks.
+
+    A subclass emits `AdapterWeights` at sites 'attn' and 'ffn'.
+
+    Args:
         positions: Where adapters sit: 'attn', 'ffn' or both. Defaults to ('ffn',).
         insertion: 'serial' puts the adapter behind the sub-layer, inside the residual branch:
             x + DropPath(adapter(f(x))). 'parallel' puts it on the shortcut: adapter(x) + DropPath(f(x)).
@@ -32,55 +128,62 @@ class AdapterMethod(nn.Module):
         scale: Factor on the adapter's output. Defaults to 1.0.
         pre_norm: Whether a LayerNorm stands before the adapter's first map. Defaults to False.
         post_norm: Whether a LayerNorm stands behind its second map. Defaults to True.
+        **kwargs: See `AdapterMethod`.
 
     Raises:
-        ValueError: for an unknown position, insertion or activation, or for tasks that are none or not unique.
+        ValueError: for an unknown position, insertion or activation, or for what `AdapterMethod` refuses.
     """
 
     def __init__(
         self,
         *,
-        layout: BackboneLayout,
-        tasks: Sequence[str],
         positions: Sequence[str] = ('ffn',),
         insertion: str = 'serial',
         activation: str = 'silu',
         scale: float = 1.0,
         pre_norm: bool = False,
         post_norm: bool = True,
+        **kwargs,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         if insertion not in INSERTIONS:
             raise ValueError(f'insertion must be one of {INSERTIONS}, got {insertion!r}')
-        if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tuple(tasks)):
-            raise ValueError(f'tasks must be a non-empty sequence of different names, got {tasks!r}')
-        self.layout = layout
-        self.tasks = tuple(tasks)
         self.positions = check_positions(positions)
-        self.insertion = insertion
+        self._insertion = insertion
+        self.activation_name = activation
         self.activation = get_activation(activation)
         self.scale = scale
         self.pre_norm = pre_norm
         self.post_norm = post_norm
+        self.sites = tuple(self.layout.sites(self.positions))
 
-    def reset_parameters(self) -> None:
-        """Draw the documented initial values afresh."""
-        raise NotImplementedError
+    @property
+    def insertion(self) -> str:
+        return self._insertion
 
-    def generate(self, tasks: Sequence[str]) -> Mapping[Site, AdapterWeights]:
-        """Weights of every site for the given tasks, in their order.
+    def adapt(self, x: Tensor, weights: AdapterWeights) -> Tensor:
+        """Apply one site's adapter to features (S, B, N, d); see `functional.adapter`."""
+        return adapter(x, weights, activation=self.activation, scale=self.scale)
 
-        Raises:
-            ValueError: if a task is unknown to the method.
-        """
-        raise NotImplementedError
-
-    def adapt(self, x: Tensor, weights: AdapterWeights, streams: int) -> Tensor:
-        """Apply one site's adapter to tokens (S * B, N, d) of S = `streams` streams; see `functional.adapter`."""
-        return adapter(x, weights, streams=streams, activation=self.activation, scale=self.scale)
+    def adapter_as_linear(self, weights: AdapterWeights) -> tuple[Tensor, Tensor]:
+        obstacles = [f'the activation {self.activation_name!r}'] if self.activation_name != 'identity' else []
+        obstacles += ['a LayerNorm'] if self.pre_norm or self.post_norm else []
+        if obstacles:
+            raise CannotMergeError(
+                f'{type(self).__name__} is not linear ({" and ".join(obstacles)} between its maps), so no weight of '
+                'the frozen network can take its place'
+            )
+        if self.insertion == 'parallel':
+            raise CannotMergeError(
+                f"{type(self).__name__} with insertion='parallel' changes the shortcut, where a stock network has no weight"
+            )
+        down, down_bias, up, up_bias = (w[0] for w in weights[:4])
+        matrix = up @ down
+        matrix = self.scale * (matrix + matrix.new_ones(matrix.shape[0]).diag())
+        return matrix, self.scale * (up @ down_bias + up_bias)
 
     def extra_repr(self) -> str:
-        return f'tasks={self.tasks}, positions={self.positions}, insertion={self.insertion!r}'
+        return f'{super().extra_repr()}, positions={self.positions}, insertion={self.insertion!r}'
 
 
 def resolve_tasks(tasks: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

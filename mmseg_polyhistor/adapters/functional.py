@@ -1,4 +1,9 @@
-"""The adapter as a function of its weights, for all task streams at once."""
+"""What a method does to features, as functions of its weights, for all task streams at once.
+
+Features are (S, ..., d) with one entry per task stream in front: S = 1 while all tasks share them, S = T from the first
+place on where they part. Weights carry a leading axis of 1 (shared by all tasks) or T (one set per task), and the two
+broadcast: features part where shared ones meet weights of T tasks.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['ACTIVATIONS', 'LN_EPS', 'AdapterWeights', 'adapter', 'get_activation']
+__all__ = [
+    'ACTIVATIONS',
+    'LN_EPS',
+    'AdapterWeights',
+    'Change',
+    'LowRankWeights',
+    'Prompts',
+    'adapter',
+    'get_activation',
+    'layer_norm',
+    'linear',
+    'low_rank',
+]
 
 LN_EPS = 1e-5
 
@@ -51,11 +68,93 @@ class AdapterWeights(NamedTuple):
     pre_shift: Tensor | None = None  # (T, d)
 
 
+class LowRankWeights(NamedTuple):
+    """A low-rank change of a linear map W (out x in): y = W x + up down LN(x), the LayerNorm where it is there."""
+
+    down: Tensor  # (T, r, in)
+    up: Tensor  # (T, out, r)
+    pre_gain: Tensor | None = None  # (T, in)
+    pre_shift: Tensor | None = None  # (T, in)
+
+
+class Prompts(NamedTuple):
+    """Tokens that the queries of a block's attention see beside those of their window."""
+
+    tokens: Tensor  # (T, P, d)
+    norm: bool  # whether they pass the block's first LayerNorm, as the window's own tokens do
+
+
+#: What a method can do at a site: an adapter, a low-rank change, prompts, or a difference (T, *shape) to a parameter.
+Change = AdapterWeights | LowRankWeights | Prompts | Tensor
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear map per stream.
+
+    Args:
+        x: (S, ..., in).
+        weight: (out, in), the same for all streams, or (T, out, in).
+        bias: (out,) or (T, out). Defaults to None.
+
+    Returns:
+        (max(S, T), ..., out).
+
+    Raises:
+        ValueError: if S and T differ and neither is 1.
+    """
+    if weight.dim() == 3 and weight.shape[0] == 1:
+        weight = weight[0]
+    if bias is not None and bias.dim() == 2 and bias.shape[0] == 1:
+        bias = bias[0]
+    if weight.dim() == 2:
+        if bias is None or bias.dim() == 1:
+            return F.linear(x, weight, bias)
+        _check_streams(x, bias)
+        y = F.linear(x, weight)
+    else:
+        _check_streams(x, weight)
+        y = (x.flatten(1, -2) @ weight.mT).unflatten(1, x.shape[1:-1])  # (T, M, out) -> (T, ..., out)
+    if bias is None:
+        return y
+    # Under autocast y has the lower precision, and a bias of full precision would lift all that follows.
+    return y + _per_stream(bias, y).to(y.dtype)
+
+
+def layer_norm(x: Tensor, gain: Tensor, shift: Tensor, eps: float = LN_EPS) -> Tensor:
+    """LayerNorm over the last axis, per stream.
+
+    Args:
+        x: (S, ..., d).
+        gain: (d,), the same for all streams, or (T, d).
+        shift: Like `gain`.
+        eps: Added to the variance.
+
+    Returns:
+        (max(S, T), ..., d).
+
+    Raises:
+        ValueError: if S and T differ and neither is 1.
+    """
+    gain, shift = (p[0] if p.dim() == 2 and p.shape[0] == 1 else p for p in (gain, shift))
+    if gain.dim() == shift.dim() == 1:
+        return F.layer_norm(x, x.shape[-1:], gain, shift, eps)
+    for p in (gain, shift):
+        if p.dim() == 2:
+            _check_streams(x, p)
+    return F.layer_norm(x, x.shape[-1:], eps=eps) * _per_stream(gain, x) + _per_stream(shift, x)
+
+
+def low_rank(x: Tensor, weights: LowRankWeights) -> Tensor:
+    """up down LN(x), to be added to what the linear map itself makes of `x` (S, ..., in) -> (max(S, T), ..., out)."""
+    if weights.pre_gain is not None:
+        x = layer_norm(x, weights.pre_gain, weights.pre_shift)
+    return linear(linear(x, weights.down), weights.up)
+
+
 def adapter(
     x: Tensor,
     weights: AdapterWeights,
     *,
-    streams: int,
     activation: Callable[[Tensor], Tensor] = F.silu,
     scale: float = 1.0,
 ) -> Tensor:
@@ -65,37 +164,34 @@ def adapter(
     Polyhistor paper.
 
     Args:
-        x: Tokens (S * B, N, d), stream-major.
+        x: Features (S, ..., d).
         weights: Weights of T tasks.
-        streams: S, the number of task streams in `x`: 1 (all tasks share what came before) or T.
         activation: The non-linearity between the two maps.
         scale: Factor on the result.
 
     Returns:
-        Tokens (T * B, N, d), task-major.
+        Features (max(S, T), ..., d).
 
     Raises:
-        ValueError: if the number of streams is neither 1 nor T.
+        ValueError: if S and T differ and neither is 1.
     """
-    tasks = weights.down_weight.shape[0]
-    if streams not in (1, tasks):
-        raise ValueError(f'{streams} task streams meet adapter weights of {tasks} tasks')
-    tokens = x.shape[1]
-    x = x.reshape(streams, -1, x.shape[-1])  # (S, B*N, d)
     h = x
     if weights.pre_gain is not None:
-        h = _layer_norm(h, weights.pre_gain, weights.pre_shift)
-    h = h @ weights.down_weight.transpose(1, 2) + weights.down_bias[:, None]  # (T, B*N, n)
-    h = activation(h)
-    h = h @ weights.up_weight.transpose(1, 2) + weights.up_bias[:, None]  # (T, B*N, d)
+        h = layer_norm(h, weights.pre_gain, weights.pre_shift)
+    h = activation(linear(h, weights.down_weight, weights.down_bias))
+    h = linear(h, weights.up_weight, weights.up_bias)
     if weights.post_gain is not None:
-        h = _layer_norm(h, weights.post_gain, weights.post_shift)
+        h = layer_norm(h, weights.post_gain, weights.post_shift)
     out = x + h
-    if scale != 1.0:
-        out = scale * out
-    return out.reshape(-1, tokens, out.shape[-1])
+    return out if scale == 1.0 else scale * out
 
 
-def _layer_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """LayerNorm over the last axis with one gain and shift per task."""
-    return F.layer_norm(x, x.shape[-1:], eps=LN_EPS) * gain[:, None] + shift[:, None]
+def _per_stream(p: Tensor, x: Tensor) -> Tensor:
+    """(T, d) -> (T, 1, ..., d), to meet features with as many axes as `x`; (d,) as it is."""
+    return p if p.dim() == 1 else p.view(p.shape[0], *[1] * (x.dim() - 2), p.shape[-1])
+
+
+def _check_streams(x: Tensor, weights: Tensor) -> None:
+    streams, tasks = x.shape[0], weights.shape[0]
+    if streams not in (1, tasks) and tasks != 1:
+        raise ValueError(f'{streams} task streams meet weights of {tasks} tasks')

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import AdapterMethod, resolve_tasks
-from .functional import AdapterWeights
+from .base import InsertedAdapter, resolve_tasks
+from .functional import AdapterWeights, Change
 from .grouped import CodeNet, GroupedLinear
 from .kernels import KRON_ORDERS, ScalingKernels
 from .sites import Site
@@ -31,7 +31,7 @@ __all__ = ['HyperAdapter', 'HyperFormer', 'Polyhistor', 'PolyhistorLite']
 INIT_STD = 0.01
 
 
-class HyperAdapter(AdapterMethod):
+class HyperAdapter(InsertedAdapter):
     """Adapters whose weights are generated from learned embeddings by hyper-networks.
 
     Per stage, with L blocks, P positions and T tasks, everything is generated in one batched product per head.
@@ -56,7 +56,7 @@ class HyperAdapter(AdapterMethod):
         embed_dims: Width of each embedding. Defaults to 512.
         hidden_dims: Hidden width h of a hyper-network. Defaults to 128.
         code_dims: Width k of a code. Defaults to 64.
-        **kwargs: See `AdapterMethod`.
+        **kwargs: See `InsertedAdapter`; `per_task` stays True, as weights are generated from task embeddings.
 
     Raises:
         ValueError: if a ratio does not divide the width, a rank is unfit, stage widths are no multiples of the first
@@ -79,6 +79,11 @@ class HyperAdapter(AdapterMethod):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        if not self.per_task:
+            raise ValueError(
+                f'{type(self).__name__} generates the weights of each task from its embedding: per_task=False would leave '
+                "nothing to tell tasks apart; for one adapter for all tasks take dict(type='BottleneckAdapter', per_task=False)"
+            )
         if kron_order not in KRON_ORDERS:
             raise ValueError(f'kron_order must be one of {KRON_ORDERS}, got {kron_order!r}')
         if kernels_per_task and not scaling_kernels:
@@ -138,6 +143,7 @@ class HyperAdapter(AdapterMethod):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        super().reset_parameters()
         for embedding in self.task_embeddings.values():
             nn.init.normal_(embedding)
         for embedding in self.layer_embeddings or ():
@@ -151,9 +157,9 @@ class HyperAdapter(AdapterMethod):
         for kernels in self.kernels or ():
             kernels.reset_parameters()
 
-    def generate(self, tasks: Sequence[str]) -> dict[Site, AdapterWeights]:
+    def generate(self, tasks: Sequence[str]) -> dict[Site, Change]:
         tasks = resolve_tasks(tasks, self.tasks)
-        weights = {}
+        changes = super().generate(tasks)
         for stage, depth in enumerate(self.layout.depths):
             # code: (L, P, I, T, k); a template index I of size 1 where there is one template per block
             code = self._code(stage, tasks)
@@ -165,10 +171,10 @@ class HyperAdapter(AdapterMethod):
             # lifted: (L, P, T, ...)
             for block in range(depth):
                 for p, position in enumerate(self.positions):
-                    weights[Site(stage, block, position)] = AdapterWeights(
+                    changes[Site(stage, block, position)] = AdapterWeights(
                         *(None if t is None else t[block, p] for t in lifted)
                     )
-        return weights
+        return changes
 
     def _code(self, stage: int, tasks: Sequence[str]) -> Tensor:
         """Codes (L, P, I, T, k) of one stage: the concatenated embeddings, sent through the hyper-network."""

@@ -1,38 +1,71 @@
-"""Where adapters sit: the blocks of a hierarchical backbone, seen without the backbone."""
+"""Where a method reaches into a hierarchical backbone, seen without the backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ['POSITIONS', 'BackboneLayout', 'Site', 'check_positions']
+__all__ = ['POSITIONS', 'BackboneLayout', 'LinearSite', 'ParameterSite', 'Site', 'check_positions']
 
 POSITIONS = ('attn', 'ffn')
 
 
 class Site(NamedTuple):
-    """One place for an adapter: after the attention or after the feed-forward net of a block."""
+    """One place in the backbone that a method can change.
+
+    `position` is 'attn' or 'ffn' for an adapter after the attention or the feed-forward net of a block, 'prompts' for
+    tokens in a block's attention, and else the stock name, within the block, of a linear map or a parameter, such as
+    'attn.w_msa.qkv' or 'norm1.bias'. With `block` None it is outside the blocks of its stage: 'patch_embed.*' belongs
+    to the first stage, 'downsample.*' to the stage in front of it.
+    """
 
     stage: int
-    block: int  # counted within the stage
-    position: str  # 'attn' or 'ffn'
+    block: int | None  # counted within the stage
+    position: str
+
+    @property
+    def key(self) -> str:
+        """A name without dots, for module and parameter dicts."""
+        at = '' if self.block is None else f'_block{self.block}'
+        return f'stage{self.stage}{at}_{self.position.replace(".", "_")}'
+
+
+class LinearSite(NamedTuple):
+    """A linear map of the backbone, by what it does: 'qkv', 'proj', 'fc1', 'fc2', or 'reduction' (patch merging)."""
+
+    site: Site
+    role: str
+    in_features: int
+    out_features: int
+
+
+class ParameterSite(NamedTuple):
+    """A parameter of the backbone, with the groups that it belongs to, such as ('norm', 'norm_bias')."""
+
+    site: Site
+    shape: tuple[int, ...]
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BackboneLayout:
-    """Widths and depths of a backbone's stages; all that an adapter method knows of it.
+    """Widths and depths of a backbone's stages, its linear maps and parameters; all that a method knows of it.
 
     Args:
         widths: Channels of each stage, e.g. (96, 192, 384, 768) for Swin-T.
         depths: Blocks of each stage, e.g. (2, 2, 6, 2) for Swin-T.
+        linears: The linear maps that low-rank methods can change. Defaults to ().
+        parameters: The parameters that can be tuned beside the frozen ones. Defaults to ().
 
     Raises:
-        ValueError: if the two differ in length or hold a number below 1.
+        ValueError: if widths and depths differ in length or hold a number below 1.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
+    linears: tuple[LinearSite, ...] = field(default=(), repr=False)
+    parameters: tuple[ParameterSite, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.depths) or not self.widths:
@@ -47,6 +80,27 @@ class BackboneLayout:
                 for position in POSITIONS:
                     if position in positions:
                         yield Site(stage, block, position)
+
+    def select_linears(self, roles: Sequence[str]) -> tuple[LinearSite, ...]:
+        """The linear maps of the given roles, in the backbone's order.
+
+        Raises:
+            ValueError: if no role is given, or the backbone has no linear map of one of them.
+        """
+        known = {linear.role for linear in self.linears}
+        _check_names('targets', roles, known, 'linear maps of this backbone')
+        return tuple(linear for linear in self.linears if linear.role in roles)
+
+    def select_parameters(self, groups: Sequence[str]) -> tuple[ParameterSite, ...]:
+        """The parameters that belong to any of the given groups, in the backbone's order; () for no group.
+
+        Raises:
+            ValueError: if the backbone has no parameter of one of the groups.
+        """
+        if isinstance(groups, str) or groups:
+            known = {group for parameter in self.parameters for group in parameter.groups}
+            _check_names('tuned', groups, known, 'groups of parameters of this backbone')
+        return tuple(p for p in self.parameters if not set(p.groups).isdisjoint(groups))
 
     def scales(self) -> tuple[int, ...]:
         """Each stage's width as a multiple of the first stage's (paper, section 4.2: 1, 2, 4, 8 for Swin).
@@ -77,3 +131,10 @@ def check_positions(positions: Sequence[str]) -> tuple[str, ...]:
     if unknown or not positions or len(set(positions)) != len(tuple(positions)):
         raise ValueError(f'positions must be a non-empty subset of {POSITIONS}, got {tuple(positions)}')
     return tuple(p for p in POSITIONS if p in positions)
+
+
+def _check_names(argument: str, names: Sequence[str], known: set[str], what: str) -> None:
+    if isinstance(names, str) or not names or len(set(names)) != len(tuple(names)):
+        raise ValueError(f'{argument} must be a non-empty sequence of different names, got {names!r}')
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f'{argument}: unknown {unknown}; {what}: {sorted(known) or "none are listed"}')

@@ -1,4 +1,4 @@
-"""Adapters whose weights are parameters, one copy per task: the plain and the low-rank adapter."""
+"""Adapters whose weights are parameters: the plain adapter, the low-rank one, PHM layer, Compacter, AdaptFormer."""
 
 from __future__ import annotations
 
@@ -7,52 +7,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import AdapterMethod, resolve_tasks
-from .functional import AdapterWeights
+from .base import InsertedAdapter
+from .functional import AdapterWeights, Change
+from .matrices import INIT_STD, FactorisedMatrix, PHMMatrix, PlainMatrix
 from .sites import Site
 from .sizes import bottleneck_width, resolve_rank
 
-__all__ = ['BottleneckAdapter', 'LowRankAdapter']
-
-INIT_STD = 0.01
-
-
-class _Matrix(nn.Module):
-    """A rows x cols weight, plain or as a product of two factors."""
-
-    def __init__(self, rows: int, cols: int, rank: int | None) -> None:
-        super().__init__()
-        if rank is None:
-            self.weight = nn.Parameter(torch.empty(rows, cols))
-        else:
-            self.left = nn.Parameter(torch.empty(rows, rank))
-            self.right = nn.Parameter(torch.empty(rank, cols))
-
-    def forward(self) -> Tensor:
-        return self.weight if 'weight' in self._parameters else self.left @ self.right
+__all__ = ['AdaptFormer', 'BottleneckAdapter', 'Compacter', 'LowRankAdapter', 'PHMAdapter']
 
 
 class _SiteParameters(nn.Module):
-    """The parameters of one task at one site."""
+    """The parameters of one owner at one site: two matrices, their biases, gain and shift of the norms."""
 
-    def __init__(self, width: int, ratio: int, rank: int | None, pre_norm: bool, post_norm: bool) -> None:
+    def __init__(
+        self, down: nn.Module, up: nn.Module, *, width: int, bottleneck: int, norms: Sequence[str]
+    ) -> None:
         super().__init__()
-        n = bottleneck_width(width, ratio)
-        rank = None if rank is None else resolve_rank(rank, n, width)
-        self.down = _Matrix(n, width, rank)
-        self.down_bias = nn.Parameter(torch.empty(n))
-        self.up = _Matrix(width, n, rank)
+        self.down = down
+        self.down_bias = nn.Parameter(torch.empty(bottleneck))
+        self.up = up
         self.up_bias = nn.Parameter(torch.empty(width))
-        for name, present in (('post', post_norm), ('pre', pre_norm)):
+        for name in ('post', 'pre'):
             for part in ('gain', 'shift'):
-                self.register_parameter(
-                    f'{name}_{part}', nn.Parameter(torch.empty(width)) if present else None
-                )
+                parameter = nn.Parameter(torch.empty(width)) if name in norms else None
+                self.register_parameter(f'{name}_{part}', parameter)
 
     def reset_parameters(self, post_norm_gain: float) -> None:
         for matrix in (self.down, self.up):
-            for p in matrix.parameters():
-                nn.init.normal_(p, std=INIT_STD)
+            matrix.reset_parameters()
         for name, value in (('pre_gain', 1.0), ('post_gain', post_norm_gain)):
             if getattr(self, name) is not None:
                 nn.init.constant_(getattr(self, name), value)
@@ -60,11 +42,11 @@ class _SiteParameters(nn.Module):
             if getattr(self, name) is not None:
                 nn.init.zeros_(getattr(self, name))
 
-    def forward(self) -> AdapterWeights:
+    def forward(self, **rule: Tensor) -> AdapterWeights:
         return AdapterWeights(
-            self.down(),
+            self.down(**rule),
             self.down_bias,
-            self.up(),
+            self.up(**rule),
             self.up_bias,
             self.post_gain,
             self.post_shift,
@@ -73,63 +55,68 @@ class _SiteParameters(nn.Module):
         )
 
 
-class BottleneckAdapter(AdapterMethod):
-    """One adapter per task and site (Houlsby et al. 2019; the paper's row "adapter").
+class BottleneckAdapter(InsertedAdapter):
+    """One adapter per site and task (Houlsby et al. 2019; the paper's row "adapter").
 
-    Matrices start at N(0, 0.01^2), biases at 0. With `post_norm_gain=0` a fresh adapter is the identity.
+    Matrices start at N(0, 0.01^2), biases at 0. With `post_norm_gain=0` a fresh adapter is the identity. The paper's
+    row "shared adapter" is `per_task=False` with `tuned=('norm',)`.
 
     Args:
         ratio: Reduction ratio rho; the bottleneck is width / rho. Defaults to 2.
-        rank: None for plain matrices; else the rank of both, written as products L R (see `resolve_rank`).
-            Defaults to None.
         post_norm_gain: Initial gain of the LayerNorm behind the second map. Defaults to 1.0.
-        **kwargs: See `AdapterMethod`.
+        **kwargs: See `InsertedAdapter`.
 
     Raises:
-        ValueError: if the ratio does not divide a stage's width, if the rank is 0 or exceeds the bottleneck, or for
-            what `AdapterMethod` refuses.
+        ValueError: if the ratio does not divide a stage's width, or for what `InsertedAdapter` refuses.
 
     Shape:
-        2 d n + n + d (+ 2 d for each LayerNorm) parameters per task and site, n = d / rho.
+        2 d n + n + d (+ 2 d for each LayerNorm) parameters per site and task, n = d / rho.
     """
 
-    def __init__(
-        self, *, ratio: int = 2, rank: int | None = None, post_norm_gain: float = 1.0, **kwargs
-    ) -> None:
+    def __init__(self, *, ratio: int = 2, post_norm_gain: float = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.ratio = ratio
         self.post_norm_gain = post_norm_gain
-        self._sites = tuple(self.layout.sites(self.positions))
-        self.per_task = nn.ModuleDict(
-            {
-                task: nn.ModuleDict(
-                    {
-                        _key(site): _SiteParameters(
-                            self.layout.widths[site.stage], ratio, rank, self.pre_norm, self.post_norm
-                        )
-                        for site in self._sites
-                    }
-                )
-                for task in self.tasks
-            }
-        )
+        self._build()
         self.reset_parameters()
 
+    def _build(self) -> None:
+        self.sets = nn.ModuleDict(
+            {
+                owner: nn.ModuleDict({site.key: self._site_parameters(site) for site in self.sites})
+                for owner in self.owners
+            }
+        )
+
     def reset_parameters(self) -> None:
-        for module in self.per_task.values():
-            for site in module.values():
+        super().reset_parameters()
+        for one in self.sets.values():
+            for site in one.values():
                 site.reset_parameters(self.post_norm_gain)
 
-    def generate(self, tasks: Sequence[str]) -> dict[Site, AdapterWeights]:
-        tasks = resolve_tasks(tasks, self.tasks)
-        return {
-            site: AdapterWeights(
-                *(
-                    None if parts[0] is None else torch.stack(parts)
-                    for parts in zip(*(self.per_task[t][_key(site)]() for t in tasks), strict=True)
-                )
-            )
-            for site in self._sites
-        }
+    def generate(self, tasks: Sequence[str]) -> dict[Site, Change]:
+        changes = super().generate(tasks)
+        owners = self.owners_of(tasks)
+        for site in self.sites:
+            parts = zip(*(self._weights(owner, site) for owner in owners), strict=True)
+            changes[site] = AdapterWeights(*(None if p[0] is None else torch.stack(p) for p in parts))
+        return changes
+
+    def _weights(self, owner: str, site: Site) -> AdapterWeights:
+        """One owner's weights at one site, without a leading axis."""
+        return self.sets[owner][site.key]()
+
+    def _bottleneck(self, width: int) -> int:
+        return bottleneck_width(width, self.ratio)
+
+    def _matrix(self, rows: int, cols: int) -> nn.Module:
+        return PlainMatrix(rows, cols)
+
+    def _site_parameters(self, site: Site) -> _SiteParameters:
+        d = self.layout.widths[site.stage]
+        n = self._bottleneck(d)
+        norms = [name for name, on in (('post', self.post_norm), ('pre', self.pre_norm)) if on]
+        return _SiteParameters(self._matrix(n, d), self._matrix(d, n), width=d, bottleneck=n, norms=norms)
 
 
 class LowRankAdapter(BottleneckAdapter):
@@ -140,11 +127,126 @@ class LowRankAdapter(BottleneckAdapter):
         rank: Rank of both products; -k stands for max(n // k, 1). Defaults to -4.
         **kwargs: See `BottleneckAdapter`.
 
+    Raises:
+        ValueError: if the rank is 0 or exceeds the bottleneck, or for what `BottleneckAdapter` refuses.
     """
 
     def __init__(self, *, ratio: int = 16, rank: int = -4, **kwargs) -> None:
-        super().__init__(ratio=ratio, rank=rank, **kwargs)
+        self.rank = rank
+        super().__init__(ratio=ratio, **kwargs)
+
+    def _matrix(self, rows: int, cols: int) -> nn.Module:
+        return FactorisedMatrix(rows, cols, resolve_rank(self.rank, rows, cols))
 
 
-def _key(site: Site) -> str:
-    return f'stage{site.stage}_block{site.block}_{site.position}'
+class PHMAdapter(BottleneckAdapter):
+    """The adapter with PHM matrices W = sum_i A_i (x) B_i, each with rules of its own (the paper's row "PHM layer").
+
+    Args:
+        ratio: Reduction ratio rho. Defaults to 16.
+        divisions: m, the number of Kronecker products per matrix. Defaults to 2.
+        **kwargs: See `BottleneckAdapter`.
+
+    Raises:
+        ValueError: if `divisions` does not divide a stage's width and bottleneck, or for what `BottleneckAdapter`
+            refuses.
+
+    Reference:
+        Zhang et al., "Beyond Fully-Connected Layers with Quaternions", ICLR 2021; see `PHMMatrix`.
+    """
+
+    def __init__(self, *, ratio: int = 16, divisions: int = 2, **kwargs) -> None:
+        self.divisions = divisions
+        super().__init__(ratio=ratio, **kwargs)
+
+    def _matrix(self, rows: int, cols: int) -> nn.Module:
+        return PHMMatrix(rows, cols, divisions=self.divisions, rank_one=False, own_rule=True)
+
+
+class Compacter(BottleneckAdapter):
+    """Compacter: PHM matrices with rank-one B_i = s_i t_i^T and rules that all matrices of a task share.
+
+    Both positions are the paper's row "Compacter", `positions=('ffn',)` is its row "Compacter++".
+
+    Args:
+        ratio: Reduction ratio rho. Defaults to 2.
+        divisions: m, the number of Kronecker products per matrix. Defaults to 2.
+        positions: 'attn', 'ffn' or both. Defaults to ('attn', 'ffn').
+        **kwargs: See `BottleneckAdapter`.
+
+    Raises:
+        ValueError: if `divisions` does not divide a stage's width and bottleneck, or for what `BottleneckAdapter`
+            refuses.
+
+    Reference:
+        Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", NeurIPS 2021.
+    """
+
+    def __init__(
+        self, *, ratio: int = 2, divisions: int = 2, positions: Sequence[str] = ('attn', 'ffn'), **kwargs
+    ) -> None:
+        self.divisions = divisions
+        super().__init__(ratio=ratio, positions=positions, **kwargs)
+
+    def _build(self) -> None:
+        super()._build()
+        m = self.divisions
+        self.rules = nn.ParameterDict({owner: nn.Parameter(torch.empty(m, m, m)) for owner in self.owners})
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for rule in self.rules.values():
+            nn.init.normal_(rule, std=INIT_STD)
+
+    def _weights(self, owner: str, site: Site) -> AdapterWeights:
+        return self.sets[owner][site.key](rule=self.rules[owner])
+
+    def _matrix(self, rows: int, cols: int) -> nn.Module:
+        return PHMMatrix(rows, cols, divisions=self.divisions, rank_one=True, own_rule=False)
+
+
+class AdaptFormer(BottleneckAdapter):
+    """AdaptFormer: a small net beside the feed-forward net, x + FFN(LN(x)) + s W_up relu(W_down x + b_down).
+
+    The branch reads the block's features in front of the feed-forward net and joins behind it. W_down starts at
+    Kaiming's uniform distribution (as of a linear layer), W_up and the biases at 0, so a fresh network equals the
+    frozen one. On a ViT-B the branches have 1,189,632 parameters with a bottleneck of 64; with the 76,900 of a linear
+    head for 100 classes that is the 1.26 M of the paper's Table 1.
+
+    Args:
+        bottleneck: Width of the hidden layer in all stages. Defaults to 64.
+        branch_scale: s, factor on the branch (also on its last bias). Defaults to 0.1.
+        activation: Defaults to 'relu'.
+        **kwargs: See `InsertedAdapter`; the branch is parallel and has no LayerNorm behind it.
+
+    Raises:
+        ValueError: if `bottleneck` is no positive integer.
+
+    Reference:
+        Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition", NeurIPS 2022.
+    """
+
+    def __init__(
+        self, *, bottleneck: int = 64, branch_scale: float = 0.1, activation: str = 'relu', **kwargs
+    ) -> None:
+        if not isinstance(bottleneck, int) or isinstance(bottleneck, bool) or bottleneck < 1:
+            raise ValueError(f'bottleneck must be a positive int, got {bottleneck!r}')
+        self.bottleneck = bottleneck
+        self.branch_scale = branch_scale
+        super().__init__(insertion='parallel', post_norm=False, activation=activation, **kwargs)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for one in self.sets.values():
+            for site in one.values():
+                nn.init.kaiming_uniform_(site.down.weight, a=5**0.5)
+                nn.init.zeros_(site.up.weight)
+
+    def _bottleneck(self, width: int) -> int:
+        return self.bottleneck
+
+    def _weights(self, owner: str, site: Site) -> AdapterWeights:
+        weights = super()._weights(owner, site)
+        return weights._replace(
+            up_weight=self.branch_scale * weights.up_weight, up_bias=self.branch_scale * weights.up_bias
+        )

@@ -49,16 +49,16 @@ def module_of(w: AdapterWeights, t: int, act: nn.Module) -> nn.Module:
 def test_adapter_equals_stock_modules(norms, name, act, streams):
     torch.manual_seed(0)
     w = random_weights(norms)
-    x = torch.randn(streams * B, TOKENS, D, dtype=torch.float64)
-    got = adapter(x, w, streams=streams, activation=get_activation(name), scale=0.5)
-    per_task = x.view(streams, B, TOKENS, D).expand(T, -1, -1, -1)
-    want = torch.cat([0.5 * (x_t + module_of(w, t, act)(x_t)) for t, x_t in enumerate(per_task)])
+    x = torch.randn(streams, B, TOKENS, D, dtype=torch.float64)
+    got = adapter(x, w, activation=get_activation(name), scale=0.5)
+    per_task = x.expand(T, -1, -1, -1)
+    want = torch.stack([0.5 * (x_t + module_of(w, t, act)(x_t)) for t, x_t in enumerate(per_task)])
     torch.testing.assert_close(got, want)
 
 
 def test_wrong_number_of_streams_is_refused():
-    with pytest.raises(ValueError, match='3 task streams meet adapter weights of 2 tasks'):
-        adapter(torch.zeros(3, 1, D, dtype=torch.float64), random_weights(''), streams=3)
+    with pytest.raises(ValueError, match='3 task streams meet weights of 2 tasks'):
+        adapter(torch.zeros(3, 1, 1, D, dtype=torch.float64), random_weights(''))
 
 
 LAYOUT = BackboneLayout((8, 16), (1, 2))
@@ -67,11 +67,11 @@ LAYOUT = BackboneLayout((8, 16), (1, 2))
 @pytest.mark.parametrize('cls', [BottleneckAdapter, LowRankAdapter])
 def test_gain_zero_makes_a_fresh_adapter_the_identity_and_gain_one_does_not(cls):
     torch.manual_seed(0)
-    x = torch.randn(3, 7, 16)
+    x = torch.randn(1, 3, 7, 16)
     for gain in (0.0, 1.0):
         m = cls(layout=LAYOUT, tasks=('a', 'b'), ratio=4, post_norm_gain=gain)
-        out = m.adapt(x, m.generate(('a', 'b'))[Site(1, 0, 'ffn')], streams=1)
-        assert out.shape == (6, 7, 16)
+        out = m.adapt(x, m.generate(('a', 'b'))[Site(1, 0, 'ffn')])
+        assert out.shape == (2, 3, 7, 16)
         assert torch.equal(out, torch.cat([x, x])) == (gain == 0.0)
 
 
@@ -79,7 +79,7 @@ def test_low_rank_weights_are_products():
     torch.manual_seed(0)
     m = LowRankAdapter(layout=LAYOUT, tasks=('a', 'b'), ratio=2, rank=-4).double()
     w = m.generate(('b',))[Site(1, 1, 'ffn')]
-    site = m.per_task['b']['stage1_block1_ffn']
+    site = m.sets['b']['stage1_block1_ffn']
     assert site.up.left.shape == (16, 2)
     torch.testing.assert_close(w.up_weight[0], site.up.left @ site.up.right)
     assert torch.linalg.matrix_rank(w.down_weight[0]).item() == 2
@@ -117,5 +117,6 @@ def test_tasks_are_kept_by_name_not_by_order():
     ],
 )
 def test_unfit_sizes(kwargs, message):
+    method = LowRankAdapter if 'rank' in kwargs else BottleneckAdapter
     with pytest.raises(ValueError, match=message):
-        BottleneckAdapter(layout=LAYOUT, tasks=('a',), **kwargs)
+        method(layout=LAYOUT, tasks=('a',), **kwargs)

@@ -14,9 +14,10 @@ from mmpretrain.models.utils import resize_pos_embed
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...adapters import METHODS, AdapterMethod, AdapterWeights, BackboneLayout, Site
+from ...adapters import METHODS, AdapterMethod, Change
 from ...adapters.base import resolve_tasks
 from .swin_checkpoint import KeyReport, load_weights_file, resize_bias_table, swin_state_dict
+from .swin_layers import Changes, block_forward, patch_embed_forward, patch_merging_forward, swin_layout
 
 __all__ = ['AdaptedSwin']
 
@@ -38,8 +39,8 @@ class AdaptedSwin(SwinTransformer):
     Each stage's output passes a LayerNorm of the task before it goes to the decoders; the published checkpoints hold
     at most the last of these norms, so they are new and trained (Polyhistor, section 3; see also docs of the spec).
 
-    Everything up to the first adapter is computed once for all tasks; behind it the T task streams lie along the
-    batch axis, task by task. Methods that are not task-specific, or no adapter at all, keep a single stream.
+    Everything up to the first change of a task is computed once for all tasks; behind it the T task streams lie side
+    by side. A method whose changes are shared by all tasks, or no method at all, keeps a single stream: one pass.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' or a dict with `embed_dims`, `depths` and `num_heads`.
@@ -101,7 +102,7 @@ class AdaptedSwin(SwinTransformer):
         self.tasks = None if tasks is None else tuple(tasks)
         self.frozen = frozen
         self.with_cp = with_cp
-        self.layout = BackboneLayout(tuple(self.num_features), tuple(self.depths))
+        self.layout = swin_layout(self)
 
         output_norms = {f'norm{i}' for i in self.out_indices}
         for name, parameter in self.named_parameters():
@@ -121,10 +122,6 @@ class AdaptedSwin(SwinTransformer):
                 dict(layout=self.layout, tasks=self.tasks or (SINGLE_TASK,), **adapter)
             )
 
-        # The adapter sits between a sub-layer and its DropPath, so the block loop below applies the latter itself.
-        for block in self._blocks():
-            block.drop_path_attn, block.attn.drop = block.attn.drop, nn.Identity()
-
     # ------------------------------------------------------------------------------------------ ownership
     def output_norm_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the output norms, which count as decoder (paper's counts)."""
@@ -133,10 +130,6 @@ class AdaptedSwin(SwinTransformer):
         else:
             for i in self.out_indices:
                 yield from getattr(self, f'norm{i}').parameters()
-
-    def _blocks(self) -> Iterator[SwinBlock]:
-        for stage in self.stages:
-            yield from stage.blocks
 
     # ---------------------------------------------------------------------------------------- checkpoints
     def init_weights(self) -> None:
@@ -229,13 +222,15 @@ class AdaptedSwin(SwinTransformer):
         return self
 
     def forward(
-        self, images: Tensor, tasks: Sequence[str] | None = None
+        self, images: Tensor, tasks: Sequence[str] | None = None, *, adapted: bool = True
     ) -> dict[str, tuple[Tensor, ...]] | tuple[Tensor, ...]:
         """Encode images for all tasks, or for those named.
 
         Args:
             images: (B, 3, H, W).
             tasks: Some of the model's tasks. Defaults to None, all.
+            adapted: False leaves out what the method changes: the frozen network's features, in one pass for all
+                tasks. Defaults to True.
 
         Returns:
             {task: four maps}; the four maps alone where the model was built for one task or for none by name.
@@ -244,8 +239,9 @@ class AdaptedSwin(SwinTransformer):
             ValueError: if a task is unknown, named twice, or none is named.
         """
         names = self._stream_names(tasks)
-        weights = self._generate(names, images.device)
-        x, hw = self.patch_embed(images)
+        changes = self._changes(names, images.device) if adapted else {}
+        nothing: Changes = {}
+        x, hw = patch_embed_forward(self.patch_embed, images, changes.get((0, None), nothing))
         if self.use_abs_pos_embed:
             x = x + resize_pos_embed(
                 self.absolute_pos_embed,
@@ -254,39 +250,50 @@ class AdaptedSwin(SwinTransformer):
                 self.interpolate_mode,
                 self.num_extra_tokens,
             )
-        x = self.drop_after_pos(x)
+        x = self.drop_after_pos(x)  # (S, B, H*W, C), S = 1 until the task streams part
 
-        streams = 1  # of task features along the batch axis
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         for i, stage in enumerate(self.stages):
             for j, block in enumerate(stage.blocks):
-                at_block = tuple(weights.get(Site(i, j, position)) for position in ('attn', 'ffn'))
-                x, streams = self._run_block(block, x, hw, at_block, streams)
-            per_task = x.unflatten(0, (streams, -1)).expand(len(names), *[-1] * 3)  # (T, B, H*W, C)
+                x = self._run_block(block, x, hw, changes.get((i, j), nothing))
+            x, per_task = self._split(x, len(names))
             for name, features in zip(names, per_task, strict=True):
                 outputs[name].append(self._to_map(self._output_norm(name, i)(features), hw))
             if stage.downsample is not None:
-                x, hw = stage.downsample(x, hw)
+                x, hw = patch_merging_forward(stage.downsample, x, hw, changes.get((i, None), nothing))
         maps = {name: tuple(out) for name, out in outputs.items()}
         if self.tasks is None or len(self.tasks) == 1:
             return maps[names[0]]
         return maps
 
+    def _split(self, x: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+        """At a stage's end: the streams (S, B, L, C) that go on, and one for each task (T, B, L, C).
+
+        Streams that no change of a task has parted serve all tasks: one pass of the encoder.
+        """
+        if self.adapters is not None and self.adapters.trunk and x.shape[0] == 1 + tasks:
+            return x[:1], x[1:]
+        return x, x.expand(tasks, *x.shape[1:])
+
     def _stream_names(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
         known = self.tasks or (SINGLE_TASK,)
         return known if tasks is None else resolve_tasks(tasks, known)
 
-    def _generate(self, tasks: tuple[str, ...], device: torch.device) -> Mapping[Site, AdapterWeights]:
-        """The adapters' weights, in the parameters' own precision also under autocast.
+    def _changes(self, tasks: tuple[str, ...], device: torch.device) -> dict[tuple[int, int | None], Changes]:
+        """What the method changes, by (stage, block), in the parameters' own precision also under autocast.
 
         Parameters of a hyper-network collect gradients from all blocks and tasks, and scaling kernels multiply
         rounding errors; generation is a small part of the work.
         """
+        changes: dict[tuple[int, int | None], dict[str, Change]] = {}
         if self.adapters is None:
-            return {}
+            return changes
         # The meta device has no autocast, not even one to switch off.
         with nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False):
-            return self.adapters.generate(tasks)
+            generated = self.adapters.generate(tasks)
+        for site, change in generated.items():
+            changes.setdefault((site.stage, site.block), {})[site.position] = change
+        return changes
 
     def _output_norm(self, task: str, stage: int) -> nn.Module:
         return getattr(self, f'norm{stage}') if self.tasks is None else self.output_norms[task][stage]
@@ -295,54 +302,10 @@ class AdaptedSwin(SwinTransformer):
     def _to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
         return x.view(-1, *hw, x.shape[-1]).permute(0, 3, 1, 2).contiguous()
 
-    def _run_block(
-        self,
-        block: SwinBlock,
-        x: Tensor,
-        hw: tuple[int, int],
-        weights: tuple[AdapterWeights | None, AdapterWeights | None],
-        streams: int,
-    ) -> tuple[Tensor, int]:
-        if self.with_cp and torch.is_grad_enabled() and (x.requires_grad or any(weights)):
-            x = cp.checkpoint(self._block, block, x, hw, weights, streams, use_reentrant=False)
-        else:
-            x = self._block(block, x, hw, weights, streams)
-        for w in weights:
-            if w is not None:
-                streams = w.down_weight.shape[0]
-        return x, streams
-
-    def _block(
-        self,
-        block: SwinBlock,
-        x: Tensor,
-        hw: tuple[int, int],
-        weights: tuple[AdapterWeights | None, AdapterWeights | None],
-        streams: int,
-    ) -> Tensor:
-        """One block: attention and feed-forward net, each followed by its adapter (if any) and DropPath."""
-        attn_weights, ffn_weights = weights
-        x = self._join(x, block.attn(block.norm1(x), hw), block.drop_path_attn, attn_weights, streams)
-        if attn_weights is not None:
-            streams = attn_weights.down_weight.shape[0]
-        h = block.ffn.gamma2(block.ffn.layers(block.norm2(x)))
-        return self._join(x, h, block.ffn.dropout_layer, ffn_weights, streams)
-
-    def _join(
-        self, x: Tensor, h: Tensor, drop_path: nn.Module, weights: AdapterWeights | None, streams: int
-    ) -> Tensor:
-        """The residual connection x + DropPath(h), with the adapter on h (serial) or on x (parallel)."""
-        if weights is None:
-            return drop_path(h) + x
-        if self.adapters.insertion == 'parallel':
-            x = self.adapters.adapt(x, weights, streams)
-        else:
-            h = self.adapters.adapt(h, weights, streams)
-        # Where the streams part, the side without the adapter is still shared by all tasks.
-        tasks = weights.down_weight.shape[0]
-        if tasks != streams:
-            x, h = (t if t.shape[0] == max(x.shape[0], h.shape[0]) else t.repeat(tasks, 1, 1) for t in (x, h))
-        return drop_path(h) + x
+    def _run_block(self, block: SwinBlock, x: Tensor, hw: tuple[int, int], changes: Changes) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled() and (x.requires_grad or changes):
+            return cp.checkpoint(block_forward, block, x, hw, changes, self.adapters, use_reentrant=False)
+        return block_forward(block, x, hw, changes, self.adapters)
 
 
 def _check_adapter(cfg: Mapping) -> None:

@@ -37,6 +37,10 @@ def build(**kwargs) -> AdaptedSwin:
     return model
 
 
+def blocks(model: AdaptedSwin) -> list[nn.Module]:
+    return [block for stage in model.stages for block in stage.blocks]
+
+
 def stock(**kwargs) -> SwinTransformer:
     return SwinTransformer(ARCH, out_indices=(0, 1, 2), pad_small_map=True, **kwargs)
 
@@ -163,8 +167,8 @@ def test_stochastic_depth_drops_the_adapter_of_a_serial_branch_and_keeps_a_paral
         def forward(self, x):
             return torch.zeros_like(x)
 
-    for block in model._blocks():
-        block.drop_path_attn = block.ffn.dropout_layer = Drop()
+    for block in blocks(model):
+        block.attn.drop = block.ffn.dropout_layer = Drop()
     images = torch.randn(1, 3, 32, 32)
     got = model(images)
     weights = model.adapters.generate(TASKS)
@@ -176,7 +180,7 @@ def test_stochastic_depth_drops_the_adapter_of_a_serial_branch_and_keeps_a_paral
                     if insertion == 'parallel':
                         site = weights[Site(i, j, position)]
                         one = type(site)(*(None if w is None else w[t : t + 1] for w in site))
-                        x = model.adapters.adapt(x, one, streams=1)
+                        x = model.adapters.adapt(x[None], one)[0]
             want = model.output_norms[task][i](x).transpose(1, 2).unflatten(2, hw)
             torch.testing.assert_close(got[task][i], want)
             if stage.downsample is not None:
@@ -221,8 +225,8 @@ def test_recomputation_repeats_the_stochastic_depth():
 def test_recomputation_runs_every_block_behind_the_first_adapter_twice():
     model = build(tasks=TASKS, adapter=METHODS[4]).train()
     runs = []
-    for i, block in enumerate(model._blocks()):
-        block.ffn.layers.register_forward_hook(lambda m, args, out, i=i: runs.append(i))
+    for i, block in enumerate(blocks(model)):
+        block.ffn.layers[0][1].register_forward_hook(lambda m, args, out, i=i: runs.append(i))
     x = torch.randn(1, 3, 32, 32)
     for with_cp, times in ((False, 1), (True, 2)):
         runs.clear()
@@ -246,19 +250,39 @@ def test_freezing_goes_by_ownership():
     assert not model.stages[0].blocks[0].norm1.weight.requires_grad
 
 
-def test_nothing_in_front_of_the_first_adapter_is_computed_per_task():
+@pytest.mark.parametrize(
+    ('adapter', 'rows'),
+    [
+        (None, [2, 2, 2, 2]),
+        (METHODS[4], [2, 6, 6, 6]),  # behind the first feed-forward net
+        (dict(type='BottleneckAdapter', ratio=2, per_task=False, tuned=('norm',)), [2, 2, 2, 2]),
+        (dict(type='BitFit'), [6, 6, 6, 6]),  # the patch embedding has biases
+        (
+            dict(type='MTLoRA', rank=2, task_rank=1),
+            [8, 2, 8, 6],
+        ),  # shared stream and tasks in each last block
+    ],
+    ids=lambda v: v['type'] if isinstance(v, dict) else None,
+)
+def test_nothing_in_front_of_the_first_change_of_a_task_is_computed_per_task(adapter, rows):
+    """Rows of the batch in each block's feed-forward net, for two images and three tasks."""
+    model = build(tasks=TASKS, adapter=adapter)
+    seen = []
+    for block in blocks(model):
+        block.ffn.layers[0][1].register_forward_hook(lambda m, args, out: seen.append(out.shape[:2].numel()))
+    out = model(torch.randn(2, 3, 32, 32))
+    assert seen == rows and list(out) == list(TASKS)
+
+
+def test_without_what_the_method_changes_it_is_the_frozen_network():
     model = build(tasks=TASKS, adapter=METHODS[4])
-    batches = []
-    for block in model._blocks():
-        block.attn.register_forward_hook(lambda m, args, out: batches.append(args[0].shape[0]))
-    model(torch.randn(2, 3, 32, 32))
-    assert batches == [2, 6, 6, 6]
-    batches.clear()
-    AdaptedSwin.forward(plain := build(tasks=TASKS), torch.randn(2, 3, 32, 32))
-    for block in plain._blocks():
-        block.attn.register_forward_hook(lambda m, args, out: batches.append(args[0].shape[0]))
-    out = plain(torch.randn(2, 3, 32, 32))
-    assert batches == [2] * 4 and list(out) == list(TASKS)
+    plain = build(tasks=TASKS)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith('adapters.')})
+    x = torch.randn(2, 3, 40, 33)
+    out, want = model(x, adapted=False), plain(x)
+    for task in TASKS:
+        assert all(torch.equal(a, b) for a, b in zip(out[task], want[task], strict=True))
+        assert not torch.allclose(out[task][-1], model(x)[task][-1])
 
 
 def test_weights_are_generated_once_per_forward():
@@ -377,7 +401,7 @@ def test_moving_average_of_the_weights():
         (dict(tasks='semseg'), ValueError, "got 'semseg'"),
         (dict(out_indices=(3,)), TypeError, 'out_indices'),
         (dict(frozen_stages=1), TypeError, 'frozen_stages'),
-        (dict(adapter='Polyhistor'), ValueError, "got 'Polyhistor'; methods of this package: Bottleneck"),
+        (dict(adapter='Polyhistor'), ValueError, "got 'Polyhistor'; methods of this package: BitFit"),
         (dict(adapter=dict(type='Polyhistr')), ValueError, "got {'type': 'Polyhistr'}; methods of this"),
         (dict(adapter=dict(type='AllMLPHead', in_channels=[8])), ValueError, "'AllMLPHead'.*; methods of"),
         (dict(adapter=dict(ratio=2)), ValueError, "got {'ratio': 2}; methods of"),

@@ -1,0 +1,36 @@
+"""Methods that tune parameters of the frozen network and add nothing to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .base import AdapterMethod
+
+__all__ = ['BitFit', 'RelativeBias']
+
+
+class BitFit(AdapterMethod):
+    """BitFit: every bias of the encoder (Ben Zaken et al., "BitFit", ACL 2022; the paper's row of that name).
+
+    The paper counts every parameter with `bias` in its name: the biases of linear maps, convolutions and norms, and
+    the tables of relative positions. A fresh network equals the frozen one.
+
+    Args:
+        tuned: Groups of parameters. Defaults to ('bias', 'norm_bias', 'relative_position_bias').
+        **kwargs: See `AdapterMethod`.
+    """
+
+    def __init__(
+        self, *, tuned: Sequence[str] = ('bias', 'norm_bias', 'relative_position_bias'), **kwargs
+    ) -> None:
+        super().__init__(tuned=tuned, **kwargs)
+
+
+class RelativeBias(AdapterMethod):
+    """The tables of relative positions alone (the paper's row "relative bias"); a fresh network equals the frozen one.
+
+    For the arguments see `AdapterMethod`.
+    """
+
+    def __init__(self, *, tuned: Sequence[str] = ('relative_position_bias',), **kwargs) -> None:
+        super().__init__(tuned=tuned, **kwargs)
