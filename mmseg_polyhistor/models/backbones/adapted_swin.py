@@ -104,15 +104,14 @@ class AdaptedSwin(SwinTransformer):
         self.with_cp = with_cp
         self.layout = swin_layout(self)
 
-        output_norms = {f'norm{i}' for i in self.out_indices}
         for name, parameter in self.named_parameters():
-            if name.split('.')[0] not in output_norms:
+            if name.split('.')[0] not in self.stock_norms:
                 parameter.requires_grad_(not frozen)
         if self.tasks is not None:
             self.output_norms = nn.ModuleDict(
                 {task: nn.ModuleList(nn.LayerNorm(w) for w in self.num_features) for task in self.tasks}
             )
-            for name in output_norms:
+            for name in self.stock_norms:
                 delattr(self, name)
 
         self.adapters: AdapterMethod | None = None
@@ -123,6 +122,11 @@ class AdaptedSwin(SwinTransformer):
             )
 
     # ------------------------------------------------------------------------------------------ ownership
+    @property
+    def stock_norms(self) -> frozenset[str]:
+        """The stock names of the norms behind the stages, whether or not the module has them."""
+        return frozenset(f'norm{i}' for i in self.out_indices)
+
     def output_norm_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the output norms, which count as decoder (paper's counts)."""
         if self.tasks is not None:
@@ -187,7 +191,6 @@ class AdaptedSwin(SwinTransformer):
         """
         own = self.state_dict()
         wanted = {k for k in own if not k.startswith(('adapters.', 'output_norms.'))}
-        stock_norms = {f'norm{i}' for i in self.out_indices}
         report = KeyReport()
         usable = {}
         for key, value in weights.items():
@@ -197,7 +200,7 @@ class AdaptedSwin(SwinTransformer):
                 usable[key] = value
                 if key.endswith('relative_position_bias_table'):
                     usable[key] = resize_bias_table(value, own[key].shape[0])
-            elif key.split('.')[0] in stock_norms:
+            elif key.split('.')[0] in self.stock_norms:
                 report.final_norm.append(key)
             else:
                 report.unexpected.append(key)
@@ -205,7 +208,7 @@ class AdaptedSwin(SwinTransformer):
         report.missing = sorted(
             k
             for k in wanted - set(usable)
-            if not k.endswith('relative_position_index') and k.split('.')[0] not in stock_norms
+            if not k.endswith('relative_position_index') and k.split('.')[0] not in self.stock_norms
         )
         if report.missing or report.unexpected:
             raise RuntimeError(
