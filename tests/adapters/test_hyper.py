@@ -216,3 +216,13 @@ def test_adding_a_task_changes_nothing_for_the_others():
 def test_unfit_settings_raise_an_error_that_prints_the_numbers(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_kernels_per_task_cost_what_the_formula_says():
+    layout = BackboneLayout((96, 192, 384, 768), (2, 2, 6, 2))
+    one = PolyhistorLite(layout=layout, tasks=TASKS)
+    each = PolyhistorLite(layout=layout, tasks=TASKS, kernels_per_task=True)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (one, each)]
+    # s^3 entries for the weights, s^2 for the biases, s^2 for gain and shift, in every block with s > 1
+    kernels = sum(depth * (s**3 + 2 * s**2) for s, depth in ((2, 2), (4, 6), (8, 2)))
+    assert sizes[1] - sizes[0] == 2 * kernels and kernels == 1424 + 232 + 232
