@@ -10,7 +10,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from ...adapters import CannotMergeError, Change, LowRankWeights, Prompts, Site
+from ...adapters import POSITIONS, CannotMergeError, Change, LowRankWeights, Prompts, Site
 from ...adapters.base import resolve_tasks
 from .adapted_swin import SINGLE_TASK, AdaptedSwin
 
@@ -55,19 +55,22 @@ def merged_encoder(backbone: AdaptedSwin, task: str | None = None) -> dict[str, 
             weights |= {f'norm{i}.{key}': value.clone() for key, value in norm.state_dict().items()}
     changes = {} if backbone.adapters is None else backbone.adapters.generate((task,))
     # An adapter follows the linear map in front of it, whatever else changes that map.
-    for site, change in sorted(changes.items(), key=lambda item: item[0].position in ('attn', 'ffn')):
+    for site, change in sorted(changes.items(), key=lambda item: item[0].position in POSITIONS):
         _merge(backbone, weights, site, change)
     return weights
 
 
 def _merge(backbone: AdaptedSwin, weights: dict[str, Tensor], site: Site, change: Change) -> None:
     name = type(backbone.adapters).__name__
-    if isinstance(change, Prompts):
+    if site.position in POSITIONS:
+        matrix, bias = backbone.adapters.adapter_as_linear(change)
+        linear = _stock_name(_linear_before(backbone, site))
+        weights[f'{linear}.weight'] = matrix @ weights[f'{linear}.weight']
+        weights[f'{linear}.bias'] = matrix @ weights[f'{linear}.bias'] + bias
+    elif isinstance(change, Prompts):
         raise CannotMergeError(
             f'{name} cannot be merged: its prompts are further tokens of the attention, which no weight can stand for'
         )
-    if isinstance(change, Tensor):
-        weights[_stock_name(site)] += change[0]
     elif isinstance(change, LowRankWeights):
         if change.pre_gain is not None:
             raise CannotMergeError(
@@ -76,10 +79,7 @@ def _merge(backbone: AdaptedSwin, weights: dict[str, Tensor], site: Site, change
             )
         weights[f'{_stock_name(site)}.weight'] += change.up[0] @ change.down[0]
     else:
-        matrix, bias = backbone.adapters.adapter_as_linear(change)
-        linear = _stock_name(_linear_before(backbone, site))
-        weights[f'{linear}.weight'] = matrix @ weights[f'{linear}.weight']
-        weights[f'{linear}.bias'] = matrix @ weights[f'{linear}.bias'] + bias
+        weights[_stock_name(site)] += change[0]
 
 
 def _linear_before(backbone: AdaptedSwin, site: Site) -> Site:
