@@ -1,4 +1,4 @@
-# Polyhistor on the mini data: the whole system in a few minutes on two CPU cores (tools/quickstart.sh).
+# Polyhistor on the mini data: the whole system in a few minutes on two CPU cores.
 _base_ = [
     '../_base_/models/swin-pico.py',
     '../_base_/datasets/mini_pascal.py',

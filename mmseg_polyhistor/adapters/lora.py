@@ -129,7 +129,7 @@ class MTLoRA(AdapterMethod):
         ValueError: for unfit ranks or targets, or a task target without a shared change.
 
     Reference:
-        Agiza, Neseem, Reda, "MTLoRA: Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024.
+        Agiza, Neseem, Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024.
     """
 
     trunk = True

@@ -1,0 +1,8 @@
+# Compacter++ (Mahabadi et al., NeurIPS 2021): behind the feed-forward nets alone. 0.11 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-t.py',
+    '../_base_/datasets/pascal_context_mt.py',
+    '../_base_/schedules/adam_60e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(adapter=dict(type='Compacter', ratio=2, divisions=2, positions=('ffn', ))))

@@ -1,0 +1,9 @@
+# HyperFormer on Swin-B (ImageNet-22k): a hyper-network per block that emits whole matrices.
+# 233.50 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-b-in22k.py',
+    '../_base_/datasets/pascal_context_mt.py',
+    '../_base_/schedules/adam_60e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(adapter=dict(type='HyperFormer', ratio=8)))

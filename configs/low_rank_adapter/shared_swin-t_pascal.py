@@ -1,0 +1,8 @@
+# One adapter with factorised matrices for all tasks. 0.08 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-t.py',
+    '../_base_/datasets/pascal_context_mt.py',
+    '../_base_/schedules/adam_60e.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(adapter=dict(type='LowRankAdapter', ratio=16, rank=-4, per_task=False)))
