@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import sys
-from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,14 +13,16 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
-__all__ = ['run_mmseg_tool']
+__all__ = ['default_work_dir', 'run_mmseg_tool']
 
 
 def run_mmseg_tool(name: str) -> None:
     """Run one of mmseg's tools with the command line of this process.
 
     On a machine without GPU, `--launcher pytorch` starts processes that talk by gloo (mmengine alone calls CUDA
-    there), and `--amp` is refused.
+    there), and `--amp` is refused. Where neither command line nor config names a work dir, it is
+    `default_work_dir(config)`: mmseg's own default is named after the config's file alone, and files of different methods
+    share names.
 
     Args:
         name: 'train.py' or 'test.py'.
@@ -32,17 +33,31 @@ def run_mmseg_tool(name: str) -> None:
     """
     tool = _load_tool(name)
     args = tool.parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    if args.work_dir is None and cfg.get('work_dir') is None:
+        sys.argv += ['--work-dir', default_work_dir(args.config)]
     if get_device() == 'cpu':
         if getattr(args, 'amp', False):
             raise SystemExit(f'{name}: --amp needs a GPU, and none is available; train without it on a CPU')
         if args.launcher != 'none':
-            _prepare_cpu_processes(name, args)
+            _prepare_cpu_processes(name, args.launcher, cfg)
     tool.main()
     if dist.is_initialized():
         # The runner is cyclic garbage that keeps gloo's threads alive; one of them may still let go of a Python object
         # while the interpreter shuts down, which aborts the process after all work is done.
         gc.collect()
         dist.destroy_process_group()
+
+
+def default_work_dir(config: str) -> str:
+    """Where a config's runs go: configs/polyhistor/swin-t_pascal.py -> work_dirs/polyhistor/swin-t_pascal.
+
+    A config that is not in a folder `configs` goes to work_dirs/<its file's name>, as in mmseg.
+    """
+    parts = Path(config).absolute().with_suffix('').parts
+    folders = [i for i, part in enumerate(parts[:-1]) if part == 'configs']
+    return str(Path('work_dirs', *parts[(folders[-1] + 1 if folders else -1) :]))
 
 
 def _load_tool(name: str) -> ModuleType:
@@ -57,12 +72,10 @@ def _load_tool(name: str) -> ModuleType:
     raise FileNotFoundError(f'mmseg has no tools/{name}: it is neither {installed} nor {checkout}')
 
 
-def _prepare_cpu_processes(name: str, args: Namespace) -> None:
+def _prepare_cpu_processes(name: str, launcher: str, cfg: Config) -> None:
     """Start gloo, and have the runner wrap the model without a device id, as DDP demands on a CPU."""
-    if args.launcher != 'pytorch':
-        raise SystemExit(f'{name}: --launcher {args.launcher} needs GPUs; on CPUs use --launcher pytorch')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    if launcher != 'pytorch':
+        raise SystemExit(f'{name}: --launcher {launcher} needs GPUs; on CPUs use --launcher pytorch')
     wanted = dict(
         type='MMDistributedDataParallel',
         device_ids=None,

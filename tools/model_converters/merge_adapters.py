@@ -25,8 +25,8 @@ from mmseg_polyhistor.engine.safe_load import load_from_local
 from mmseg_polyhistor.models.backbones import merged_segmentor
 
 EXAMPLE = """example:
-  python tools/model_converters/merge_adapters.py configs/lora/swin-t_pascal.py work_dirs/swin-t_pascal/epoch_60.pth \\
-      --out work_dirs/merged          # writes merged/config.py and merged/merged.pth
+  python tools/model_converters/merge_adapters.py configs/lora/plain_swin-t_pascal.py \\
+      work_dirs/lora/plain_swin-t_pascal/epoch_60.pth --out work_dirs/merged
   python tools/test.py work_dirs/merged/config.py work_dirs/merged/merged.pth
 """
 
