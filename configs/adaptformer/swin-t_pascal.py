@@ -5,4 +5,4 @@ _base_ = [
     '../_base_/schedules/adam_60e.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(adapter=dict(type='AdaptFormer', bottleneck=64, branch_scale=0.1)))
+model = dict(backbone=dict(adapter=dict(type='AdaptFormer', bottleneck=64, scale=0.1)))

@@ -186,6 +186,18 @@ class InsertedAdapter(AdapterMethod):
         return f'{super().extra_repr()}, positions={self.positions}, insertion={self.insertion!r}'
 
 
+def with_fixed(name: str, kwargs: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    """Arguments that a method sets itself, beside those that it was given.
+
+    Raises:
+        ValueError: if one was given another value.
+    """
+    for key, value in fixed.items():
+        if kwargs.get(key, value) != value:
+            raise ValueError(f'{name} has {key}={value!r} by its definition, got {kwargs[key]!r}')
+    return kwargs | fixed
+
+
 def resolve_tasks(tasks: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Check that all tasks are known, and none is named twice.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import ALL_TASKS, AdapterMethod, resolve_tasks
+from .base import ALL_TASKS, AdapterMethod, resolve_tasks, with_fixed
 from .functional import Change, LowRankWeights
 from .matrices import INIT_STD
 from .sites import BackboneLayout, LinearSite, Site
@@ -126,7 +126,7 @@ class MTLoRA(AdapterMethod):
         **kwargs: See `AdapterMethod`; `per_task` is False, as everything outside the last blocks is shared.
 
     Raises:
-        ValueError: for unfit ranks or targets, or a task target without a shared change.
+        ValueError: for unfit ranks or targets, a task target without a shared change, or `per_task=True`.
 
     Reference:
         Agiza, Neseem, Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024.
@@ -146,7 +146,8 @@ class MTLoRA(AdapterMethod):
         tuned: Sequence[str] = ('norm', 'relative_position_bias', 'patch_embed', 'patch_merging'),
         **kwargs,
     ) -> None:
-        super().__init__(layout=layout, tuned=tuned, per_task=False, **kwargs)
+        kwargs = with_fixed(type(self).__name__, kwargs, per_task=False)
+        super().__init__(layout=layout, tuned=tuned, **kwargs)
         self.linears = layout.select_linears(targets)
         last = [(stage, depth - 1) for stage, depth in enumerate(layout.depths)]
         self.task_linears = tuple(

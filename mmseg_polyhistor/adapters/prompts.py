@@ -31,7 +31,7 @@ class VisualPrompt(AdapterMethod):
         **kwargs: See `AdapterMethod`.
 
     Raises:
-        ValueError: if `prompts` is no positive integer, or for what `AdapterMethod` refuses.
+        ValueError: if `prompts` or `patch_size` is no positive integer, or for what `AdapterMethod` refuses.
 
     Shape:
         `prompts` * d parameters per task and block.
@@ -41,8 +41,9 @@ class VisualPrompt(AdapterMethod):
         self, *, prompts: int = 50, deep: bool = False, norm: bool = True, patch_size: int = 4, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(prompts, int) or isinstance(prompts, bool) or prompts < 1:
-            raise ValueError(f'prompts must be a positive int, got {prompts!r}')
+        for name, value in (('prompts', prompts), ('patch_size', patch_size)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f'{name} must be a positive int, got {value!r}')
         self.norm = norm
         self.patch_size = patch_size
         depths = self.layout.depths if deep else (1,)

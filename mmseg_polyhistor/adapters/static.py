@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import InsertedAdapter
+from .base import InsertedAdapter, with_fixed
 from .functional import AdapterWeights, Change
 from .matrices import INIT_STD, FactorisedMatrix, PHMMatrix, PlainMatrix
 from .sites import Site
@@ -211,29 +211,30 @@ class AdaptFormer(BottleneckAdapter):
     The branch reads the block's features in front of the feed-forward net and joins behind it. W_down starts at
     Kaiming's uniform distribution (as of a linear layer), W_up and the biases at 0, so a fresh network equals the
     frozen one. On a ViT-B the branches have 1,189,632 parameters with a bottleneck of 64; with the 76,900 of a linear
-    head for 100 classes that is the 1.26 M of the paper's Table 1.
+    head for 100 classes that is 1,266,532, of which the paper prints 1.26 M.
 
     Args:
         bottleneck: Width of the hidden layer in all stages. Defaults to 64.
-        branch_scale: s, factor on the branch (also on its last bias). Defaults to 0.1.
+        scale: s, factor on the branch (also on its last bias, and not on the shortcut). Defaults to 0.1.
         activation: Defaults to 'relu'.
-        **kwargs: See `InsertedAdapter`; the branch is parallel and has no LayerNorm behind it.
+        **kwargs: See `InsertedAdapter`; `insertion` is 'parallel' and `post_norm` False.
 
     Raises:
-        ValueError: if `bottleneck` is no positive integer.
+        ValueError: if `bottleneck` is no positive integer, or for another `insertion` or `post_norm`.
 
     Reference:
         Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition", NeurIPS 2022.
     """
 
     def __init__(
-        self, *, bottleneck: int = 64, branch_scale: float = 0.1, activation: str = 'relu', **kwargs
+        self, *, bottleneck: int = 64, scale: float = 0.1, activation: str = 'relu', **kwargs
     ) -> None:
+        kwargs = with_fixed(type(self).__name__, kwargs, insertion='parallel', post_norm=False)
         if not isinstance(bottleneck, int) or isinstance(bottleneck, bool) or bottleneck < 1:
             raise ValueError(f'bottleneck must be a positive int, got {bottleneck!r}')
         self.bottleneck = bottleneck
-        self.branch_scale = branch_scale
-        super().__init__(insertion='parallel', post_norm=False, activation=activation, **kwargs)
+        self.branch_scale = scale
+        super().__init__(activation=activation, **kwargs)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
