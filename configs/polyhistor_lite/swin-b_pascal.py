@@ -1,4 +1,4 @@
-# Polyhistor-Lite on Swin-B: one hyper-network and Layer-wise Scaling Kernels (paper, section 4.3).
+# Polyhistor-Lite on Swin-B: one hyper-network and Layer-wise Scaling Kernels (paper, sections 4.2, 4.3).
 # 0.62 M encoder parameters.
 _base_ = [
     '../_base_/models/swin-b.py',

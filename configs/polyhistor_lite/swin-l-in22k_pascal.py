@@ -1,4 +1,4 @@
-# Polyhistor-Lite on Swin-L (ImageNet-22k): one hyper-network and Layer-wise Scaling Kernels (paper, section 4.3).
+# Polyhistor-Lite on Swin-L (ImageNet-22k): one hyper-network and Layer-wise Scaling Kernels (paper, sections 4.2, 4.3).
 # 1.14 M encoder parameters.
 _base_ = [
     '../_base_/models/swin-l-in22k.py',

@@ -1,4 +1,5 @@
-# Polyhistor-Lite: one hyper-network and Layer-wise Scaling Kernels (paper, section 4.3). 0.41 M encoder parameters.
+# Polyhistor-Lite: one hyper-network and Layer-wise Scaling Kernels (paper, sections 4.2, 4.3).
+# 0.41 M encoder parameters.
 _base_ = [
     '../_base_/models/swin-t.py',
     '../_base_/datasets/pascal_context_mt.py',

@@ -99,13 +99,21 @@ def test_a_difference_names_the_row_and_fails(tool, benchmark, capsys, keys, val
 
 
 @pytest.mark.parametrize(
-    ('printed', 'fits'),
-    [(0.40, False), (0.41, True), (0.42, True), (0.43, False)],
+    ('folder', 'printed', 'fits'),
+    [
+        ('polyhistor_lite', 0.40, False),
+        ('polyhistor_lite', 0.41, True),
+        ('polyhistor_lite', 0.42, False),
+        ('multi_task', 27.50, False),
+        ('multi_task', 27.51, True),
+        ('multi_task', 27.52, True),
+        ('multi_task', 27.53, False),
+    ],
     ids=str,
 )
-def test_two_digits_rounded_or_cut_off_are_no_difference(tool, benchmark, printed, fits):
-    """413,552 is 0.41 either way; 0.42 is what rounding up gives."""
-    benchmark('polyhistor_lite', PRINTED, 'Encoder Parameters (M)', value=printed)
+def test_two_digits_rounded_or_cut_off_are_no_difference(tool, benchmark, folder, printed, fits):
+    """413,552 is 0.41 rounded and cut off; 27,517,818 is 27.52 rounded and 27.51 cut off."""
+    benchmark(folder, PRINTED, 'Encoder Parameters (M)', value=printed)
     assert (tool.main([]) == 0) == fits
 
 
