@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .checks import check_flags, check_keys, check_names, check_scale
 from .functional import AdapterWeights, Change, adapter, get_activation
 from .sites import BackboneLayout, Site, check_positions
 from .tuned import TunedParameters
@@ -40,7 +41,8 @@ class AdapterMethod(nn.Module):
             'relative_position_bias' (see `TunedParameters`). Defaults to (), none.
 
     Raises:
-        ValueError: for tasks that are none or not unique, or a group that the backbone does not have.
+        ValueError: for tasks that are none or not unique, a task named like a method of torch's `ModuleDict`, a
+            `per_task` that is no bool, or a group that the backbone does not have.
     """
 
     #: Whether the stream that all tasks share goes on beside the tasks' own. Such a method emits, where the streams
@@ -56,10 +58,9 @@ class AdapterMethod(nn.Module):
         tuned: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tuple(tasks)):
-            raise ValueError(f'tasks must be a non-empty sequence of different names, got {tasks!r}')
+        check_flags(per_task=per_task)
         self.layout = layout
-        self.tasks = tuple(tasks)
+        self.tasks = check_keys('tasks', tasks)
         self.per_task = per_task
         self.owners = self.tasks if per_task else (ALL_TASKS,)
         self.tuned = TunedParameters(layout=layout, owners=self.owners, groups=tuned) if tuned else None
@@ -131,7 +132,7 @@ class InsertedAdapter(AdapterMethod):
         **kwargs: See `AdapterMethod`.
 
     Raises:
-        ValueError: for an unknown position, insertion or activation, or for what `AdapterMethod` refuses.
+        ValueError: for an unknown position, insertion or activation, a scale of 0, or for what `AdapterMethod` refuses.
     """
 
     def __init__(
@@ -146,13 +147,14 @@ class InsertedAdapter(AdapterMethod):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        check_flags(pre_norm=pre_norm, post_norm=post_norm)
         if insertion not in INSERTIONS:
             raise ValueError(f'insertion must be one of {INSERTIONS}, got {insertion!r}')
         self.positions = check_positions(positions)
         self._insertion = insertion
         self.activation_name = activation
         self.activation = get_activation(activation)
-        self.scale = scale
+        self.scale = check_scale(scale)
         self.pre_norm = pre_norm
         self.post_norm = post_norm
         self.sites = tuple(self.layout.sites(self.positions))
@@ -173,10 +175,6 @@ class InsertedAdapter(AdapterMethod):
                 f'{type(self).__name__} is not linear ({" and ".join(obstacles)} between its maps), so no weight of '
                 'the frozen network can take its place'
             )
-        if self.insertion == 'parallel':
-            raise CannotMergeError(
-                f"{type(self).__name__} with insertion='parallel' changes the shortcut, where a stock network has no weight"
-            )
         down, down_bias, up, up_bias = (w[0] for w in weights[:4])
         matrix = up @ down
         matrix = self.scale * (matrix + matrix.new_ones(matrix.shape[0]).diag())
@@ -186,27 +184,13 @@ class InsertedAdapter(AdapterMethod):
         return f'{super().extra_repr()}, positions={self.positions}, insertion={self.insertion!r}'
 
 
-def with_fixed(name: str, kwargs: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    """Arguments that a method sets itself, beside those that it was given.
-
-    Raises:
-        ValueError: if one was given another value.
-    """
-    for key, value in fixed.items():
-        if kwargs.get(key, value) != value:
-            raise ValueError(f'{name} has {key}={value!r} by its definition, got {kwargs[key]!r}')
-    return kwargs | fixed
-
-
 def resolve_tasks(tasks: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Check that all tasks are known, and none is named twice.
 
     Raises:
         ValueError: names the unknown ones, or what is wrong with the sequence.
     """
-    if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tuple(tasks)):
-        raise ValueError(f'tasks must be a non-empty sequence of different names, got {tasks!r}')
-    unknown = [t for t in tasks if t not in known]
+    unknown = [t for t in check_names('tasks', tasks) if t not in known]
     if unknown:
         raise ValueError(f'unknown tasks {unknown}; this model was built for {tuple(known)}')
     return tuple(tasks)

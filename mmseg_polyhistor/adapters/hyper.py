@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from .base import InsertedAdapter, resolve_tasks
+from .checks import check_flags, check_positive
 from .functional import AdapterWeights, Change
 from .grouped import CodeNet, GroupedLinear
 from .kernels import KRON_ORDERS, ScalingKernels
+from .matrices import INIT_STD
 from .sites import Site
 from .sizes import bottleneck_width, resolve_rank
 
 __all__ = ['HyperAdapter', 'HyperFormer', 'Polyhistor', 'PolyhistorLite']
-
-INIT_STD = 0.01
 
 
 class HyperAdapter(InsertedAdapter):
@@ -88,6 +88,10 @@ class HyperAdapter(InsertedAdapter):
             raise ValueError(f'kron_order must be one of {KRON_ORDERS}, got {kron_order!r}')
         if kernels_per_task and not scaling_kernels:
             raise ValueError('kernels_per_task=True needs scaling_kernels=True')
+        if kron_order != KRON_ORDERS[0] and not scaling_kernels:
+            raise ValueError(f'kron_order={kron_order!r} needs scaling_kernels=True')
+        check_flags(shared=shared, scaling_kernels=scaling_kernels, kernels_per_task=kernels_per_task)
+        check_positive(embed_dims=embed_dims, hidden_dims=hidden_dims, code_dims=code_dims)
         self.shared = shared
         self.scaling_kernels = scaling_kernels
         self.post_norm_gain = post_norm_gain

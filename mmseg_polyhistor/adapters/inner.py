@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .base import AdapterMethod
+from .checks import check_names, with_fixed
 
 __all__ = ['BitFit', 'RelativeBias']
 
@@ -23,14 +24,14 @@ class BitFit(AdapterMethod):
     def __init__(
         self, *, tuned: Sequence[str] = ('bias', 'norm_bias', 'relative_position_bias'), **kwargs
     ) -> None:
-        super().__init__(tuned=tuned, **kwargs)
+        super().__init__(tuned=check_names('tuned', tuned), **kwargs)
 
 
 class RelativeBias(AdapterMethod):
     """The tables of relative positions alone (the paper's row "relative bias"); a fresh network equals the frozen one.
 
-    For the arguments see `AdapterMethod`.
+    For the arguments see `AdapterMethod`; `tuned` is set, and other groups are for `BitFit`.
     """
 
-    def __init__(self, *, tuned: Sequence[str] = ('relative_position_bias',), **kwargs) -> None:
-        super().__init__(tuned=tuned, **kwargs)
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**with_fixed(type(self).__name__, kwargs, tuned=('relative_position_bias',)))

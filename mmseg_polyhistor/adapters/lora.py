@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .base import ALL_TASKS, AdapterMethod, resolve_tasks, with_fixed
+from .base import ALL_TASKS, AdapterMethod, resolve_tasks
+from .checks import check_flags, check_scale, with_fixed
 from .functional import Change, LowRankWeights
 from .matrices import INIT_STD
 from .sites import BackboneLayout, LinearSite, Site
@@ -21,8 +22,9 @@ class _LowRank(nn.Module):
 
     def __init__(self, linear: LinearSite, *, rank: int, scale: float, pre_norm: bool) -> None:
         super().__init__()
+        check_flags(pre_norm=pre_norm)
         rank = resolve_rank(rank, linear.out_features, linear.in_features)
-        self.scale = scale
+        self.scale = check_scale(scale)
         self.down = nn.Parameter(torch.empty(rank, linear.in_features))
         self.up = nn.Parameter(torch.empty(linear.out_features, rank))
         for part in ('gain', 'shift'):
@@ -151,7 +153,9 @@ class MTLoRA(AdapterMethod):
         self.linears = layout.select_linears(targets)
         last = [(stage, depth - 1) for stage, depth in enumerate(layout.depths)]
         self.task_linears = tuple(
-            linear for linear in layout.select_linears(task_targets) if linear.site[:2] in last
+            linear
+            for linear in layout.select_linears(task_targets, 'task_targets')
+            if linear.site[:2] in last
         )
         if alone := {linear.role for linear in self.task_linears} - {linear.role for linear in self.linears}:
             raise ValueError(f'task_targets {sorted(alone)} must be among targets, got {tuple(targets)}')

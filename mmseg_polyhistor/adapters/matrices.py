@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .checks import check_positive
 from .kernels import kron_sum
 
 __all__ = ['FactorisedMatrix', 'PHMMatrix', 'PlainMatrix']
@@ -94,8 +95,7 @@ def check_divisions(divisions: int, *sizes: int) -> None:
     Raises:
         ValueError: if it is no positive integer, or does not divide a size; the message prints the numbers.
     """
-    if not isinstance(divisions, int) or isinstance(divisions, bool) or divisions < 1:
-        raise ValueError(f'divisions must be a positive int, got {divisions!r}')
+    check_positive(divisions=divisions)
     for size in sizes:
         if size % divisions:
             raise ValueError(

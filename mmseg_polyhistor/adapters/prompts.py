@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .base import AdapterMethod
+from .checks import check_flags, check_positive
 from .functional import Change, Prompts
 from .sites import Site
 
@@ -41,9 +42,8 @@ class VisualPrompt(AdapterMethod):
         self, *, prompts: int = 50, deep: bool = False, norm: bool = True, patch_size: int = 4, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (('prompts', prompts), ('patch_size', patch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name} must be a positive int, got {value!r}')
+        check_positive(prompts=prompts, patch_size=patch_size)
+        check_flags(deep=deep, norm=norm)
         self.norm = norm
         self.patch_size = patch_size
         depths = self.layout.depths if deep else (1,)

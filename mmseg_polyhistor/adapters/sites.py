@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .checks import check_names
+
 __all__ = ['POSITIONS', 'BackboneLayout', 'LinearSite', 'ParameterSite', 'Site', 'check_positions']
 
 POSITIONS = ('attn', 'ffn')
@@ -81,14 +83,14 @@ class BackboneLayout:
                     if position in positions:
                         yield Site(stage, block, position)
 
-    def select_linears(self, roles: Sequence[str]) -> tuple[LinearSite, ...]:
-        """The linear maps of the given roles, in the backbone's order.
+    def select_linears(self, roles: Sequence[str], argument: str = 'targets') -> tuple[LinearSite, ...]:
+        """The linear maps of the given roles, in the backbone's order; `argument` is what messages call the roles.
 
         Raises:
             ValueError: if no role is given, or the backbone has no linear map of one of them.
         """
         known = {linear.role for linear in self.linears}
-        _check_names('targets', roles, known, 'linear maps of this backbone')
+        check_names(argument, roles, known, 'linear maps of this backbone')
         return tuple(linear for linear in self.linears if linear.role in roles)
 
     def select_parameters(self, groups: Sequence[str]) -> tuple[ParameterSite, ...]:
@@ -97,9 +99,9 @@ class BackboneLayout:
         Raises:
             ValueError: if the backbone has no parameter of one of the groups.
         """
-        if isinstance(groups, str) or groups:
+        if groups != ():
             known = {group for parameter in self.parameters for group in parameter.groups}
-            _check_names('tuned', groups, known, 'groups of parameters of this backbone')
+            check_names('tuned', groups, known, 'groups of parameters of this backbone')
         return tuple(p for p in self.parameters if not set(p.groups).isdisjoint(groups))
 
     def scales(self) -> tuple[int, ...]:
@@ -123,18 +125,5 @@ def check_positions(positions: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: if none is given, one is unknown, or a plain string is passed.
     """
-    if isinstance(positions, str):
-        raise ValueError(
-            f"positions must be a sequence such as ('ffn',) or ('attn', 'ffn'), got the string {positions!r}"
-        )
-    unknown = [p for p in positions if p not in POSITIONS]
-    if unknown or not positions or len(set(positions)) != len(tuple(positions)):
-        raise ValueError(f'positions must be a non-empty subset of {POSITIONS}, got {tuple(positions)}')
+    check_names('positions', positions, POSITIONS, 'a non-empty subset of these is allowed')
     return tuple(p for p in POSITIONS if p in positions)
-
-
-def _check_names(argument: str, names: Sequence[str], known: set[str], what: str) -> None:
-    if isinstance(names, str) or not names or len(set(names)) != len(tuple(names)):
-        raise ValueError(f'{argument} must be a non-empty sequence of different names, got {names!r}')
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f'{argument}: unknown {unknown}; {what}: {sorted(known) or "none are listed"}')

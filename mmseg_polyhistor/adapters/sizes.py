@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .checks import check_positive
+
 __all__ = ['bottleneck_width', 'resolve_rank']
 
 
@@ -11,8 +13,7 @@ def bottleneck_width(width: int, ratio: int) -> int:
     Raises:
         ValueError: if the ratio is no positive integer, exceeds the width, or does not divide it.
     """
-    if not isinstance(ratio, int) or isinstance(ratio, bool) or ratio < 1:
-        raise ValueError(f'ratio must be a positive int, got {ratio!r}')
+    check_positive(ratio=ratio)
     if ratio > width:
         raise ValueError(f'ratio {ratio} gives a bottleneck of width 0 on {width} channels')
     if width % ratio:

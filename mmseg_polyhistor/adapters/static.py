@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from .base import InsertedAdapter, with_fixed
+from .base import InsertedAdapter
+from .checks import check_positive, check_scale, with_fixed
 from .functional import AdapterWeights, Change
 from .matrices import INIT_STD, FactorisedMatrix, PHMMatrix, PlainMatrix
 from .sites import Site
 from .sizes import bottleneck_width, resolve_rank
 
-__all__ = ['AdaptFormer', 'BottleneckAdapter', 'Compacter', 'LowRankAdapter', 'PHMAdapter']
+__all__ = ['AdaptFormer', 'BottleneckAdapter', 'Compacter', 'LowRankAdapter', 'PHMAdapter', 'StaticAdapter']
 
 
 class _SiteParameters(nn.Module):
@@ -55,35 +57,40 @@ class _SiteParameters(nn.Module):
         )
 
 
-class BottleneckAdapter(InsertedAdapter):
-    """One adapter per site and task (Houlsby et al. 2019; the paper's row "adapter").
+class StaticAdapter(InsertedAdapter):
+    """Base of the adapters whose weights are parameters, one set per site and owner.
 
-    Matrices start at N(0, 0.01^2), biases at 0. With `post_norm_gain=0` a fresh adapter is the identity. The paper's
-    row "shared adapter" is `per_task=False` with `tuned=('norm',)`.
+    Biases start at 0, gains in front at 1, gains behind at `post_norm_gain`, and matrices as their class says.
 
     Args:
-        ratio: Reduction ratio rho; the bottleneck is width / rho. Defaults to 2.
+        bottleneck: Width of a block -> width of the adapter's hidden layer.
+        matrix: (rows, columns) -> a module that gives the matrix and has `reset_parameters`.
         post_norm_gain: Initial gain of the LayerNorm behind the second map. Defaults to 1.0.
         **kwargs: See `InsertedAdapter`.
 
-    Raises:
-        ValueError: if the ratio does not divide a stage's width, or for what `InsertedAdapter` refuses.
-
-    Shape:
-        2 d n + n + d (+ 2 d for each LayerNorm) parameters per site and task, n = d / rho.
+    A subclass calls `reset_parameters` when it is complete.
     """
 
-    def __init__(self, *, ratio: int = 2, post_norm_gain: float = 1.0, **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        bottleneck: Callable[[int], int],
+        matrix: Callable[[int, int], nn.Module],
+        post_norm_gain: float = 1.0,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
-        self.ratio = ratio
         self.post_norm_gain = post_norm_gain
-        self._build()
-        self.reset_parameters()
+        norms = [name for name, on in (('post', self.post_norm), ('pre', self.pre_norm)) if on]
 
-    def _build(self) -> None:
+        def parameters(site: Site) -> _SiteParameters:
+            d = self.layout.widths[site.stage]
+            n = bottleneck(d)
+            return _SiteParameters(matrix(n, d), matrix(d, n), width=d, bottleneck=n, norms=norms)
+
         self.sets = nn.ModuleDict(
             {
-                owner: nn.ModuleDict({site.key: self._site_parameters(site) for site in self.sites})
+                owner: nn.ModuleDict({site.key: parameters(site) for site in self.sites})
                 for owner in self.owners
             }
         )
@@ -106,20 +113,33 @@ class BottleneckAdapter(InsertedAdapter):
         """One owner's weights at one site, without a leading axis."""
         return self.sets[owner][site.key]()
 
-    def _bottleneck(self, width: int) -> int:
-        return bottleneck_width(width, self.ratio)
 
-    def _matrix(self, rows: int, cols: int) -> nn.Module:
-        return PlainMatrix(rows, cols)
+class BottleneckAdapter(StaticAdapter):
+    """One adapter per site and task (Houlsby et al. 2019; the paper's row "adapter").
 
-    def _site_parameters(self, site: Site) -> _SiteParameters:
-        d = self.layout.widths[site.stage]
-        n = self._bottleneck(d)
-        norms = [name for name, on in (('post', self.post_norm), ('pre', self.pre_norm)) if on]
-        return _SiteParameters(self._matrix(n, d), self._matrix(d, n), width=d, bottleneck=n, norms=norms)
+    Matrices start at N(0, 0.01^2), biases at 0. With `post_norm_gain=0` a fresh adapter is the identity. The paper's
+    row "shared adapter" is `per_task=False` with `tuned=('norm',)`.
+
+    Args:
+        ratio: Reduction ratio rho; the bottleneck is width / rho. Defaults to 2.
+        **kwargs: `post_norm_gain`, the initial gain of the LayerNorm behind the second map, 1.0 by default, and those
+            of `InsertedAdapter`.
+
+    Raises:
+        ValueError: if the ratio does not divide a stage's width, or for what `InsertedAdapter` refuses.
+
+    Shape:
+        2 d n + n + d (+ 2 d for each LayerNorm) parameters per site and task, n = d / rho.
+    """
+
+    def __init__(self, *, ratio: int = 2, **kwargs) -> None:
+        super().__init__(
+            bottleneck=lambda width: bottleneck_width(width, ratio), matrix=PlainMatrix, **kwargs
+        )
+        self.reset_parameters()
 
 
-class LowRankAdapter(BottleneckAdapter):
+class LowRankAdapter(StaticAdapter):
     """The adapter with both matrices factorised, W = L R (the paper's row "low-rank adapter").
 
     Args:
@@ -132,14 +152,15 @@ class LowRankAdapter(BottleneckAdapter):
     """
 
     def __init__(self, *, ratio: int = 16, rank: int = -4, **kwargs) -> None:
-        self.rank = rank
-        super().__init__(ratio=ratio, **kwargs)
+        super().__init__(
+            bottleneck=lambda width: bottleneck_width(width, ratio),
+            matrix=lambda rows, cols: FactorisedMatrix(rows, cols, resolve_rank(rank, rows, cols)),
+            **kwargs,
+        )
+        self.reset_parameters()
 
-    def _matrix(self, rows: int, cols: int) -> nn.Module:
-        return FactorisedMatrix(rows, cols, resolve_rank(self.rank, rows, cols))
 
-
-class PHMAdapter(BottleneckAdapter):
+class PHMAdapter(StaticAdapter):
     """The adapter with PHM matrices W = sum_i A_i (x) B_i, each with rules of its own (the paper's row "PHM layer").
 
     Args:
@@ -156,14 +177,15 @@ class PHMAdapter(BottleneckAdapter):
     """
 
     def __init__(self, *, ratio: int = 16, divisions: int = 2, **kwargs) -> None:
-        self.divisions = divisions
-        super().__init__(ratio=ratio, **kwargs)
+        super().__init__(
+            bottleneck=lambda width: bottleneck_width(width, ratio),
+            matrix=partial(PHMMatrix, divisions=divisions, rank_one=False, own_rule=True),
+            **kwargs,
+        )
+        self.reset_parameters()
 
-    def _matrix(self, rows: int, cols: int) -> nn.Module:
-        return PHMMatrix(rows, cols, divisions=self.divisions, rank_one=False, own_rule=True)
 
-
-class Compacter(BottleneckAdapter):
+class Compacter(StaticAdapter):
     """Compacter: PHM matrices with rank-one B_i = s_i t_i^T and rules that all matrices of a task share.
 
     Both positions are the paper's row "Compacter", `positions=('ffn',)` is its row "Compacter++".
@@ -185,13 +207,15 @@ class Compacter(BottleneckAdapter):
     def __init__(
         self, *, ratio: int = 2, divisions: int = 2, positions: Sequence[str] = ('attn', 'ffn'), **kwargs
     ) -> None:
-        self.divisions = divisions
-        super().__init__(ratio=ratio, positions=positions, **kwargs)
-
-    def _build(self) -> None:
-        super()._build()
-        m = self.divisions
+        super().__init__(
+            bottleneck=lambda width: bottleneck_width(width, ratio),
+            matrix=partial(PHMMatrix, divisions=divisions, rank_one=True, own_rule=False),
+            positions=positions,
+            **kwargs,
+        )
+        m = divisions
         self.rules = nn.ParameterDict({owner: nn.Parameter(torch.empty(m, m, m)) for owner in self.owners})
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -201,14 +225,12 @@ class Compacter(BottleneckAdapter):
     def _weights(self, owner: str, site: Site) -> AdapterWeights:
         return self.sets[owner][site.key](rule=self.rules[owner])
 
-    def _matrix(self, rows: int, cols: int) -> nn.Module:
-        return PHMMatrix(rows, cols, divisions=self.divisions, rank_one=True, own_rule=False)
 
-
-class AdaptFormer(BottleneckAdapter):
+class AdaptFormer(StaticAdapter):
     """AdaptFormer: a small net beside the feed-forward net, x + FFN(LN(x)) + s W_up relu(W_down x + b_down).
 
-    The branch reads the block's features in front of the feed-forward net and joins behind it. W_down starts at
+    The branch reads the block's features in front of the feed-forward net and joins behind it, as in the authors'
+    released code; the paper's equation has a LayerNorm in front of W_down, which `pre_norm=True` adds. W_down starts at
     Kaiming's uniform distribution (as of a linear layer), W_up and the biases at 0, so a fresh network equals the
     frozen one. On a ViT-B the branches have 1,189,632 parameters with a bottleneck of 64; with the 76,900 of a linear
     head for 100 classes that is 1,266,532, of which the paper prints 1.26 M.
@@ -229,12 +251,17 @@ class AdaptFormer(BottleneckAdapter):
     def __init__(
         self, *, bottleneck: int = 64, scale: float = 0.1, activation: str = 'relu', **kwargs
     ) -> None:
+        check_positive(bottleneck=bottleneck)
+        if 'post_norm_gain' in kwargs:
+            raise ValueError(
+                'AdaptFormer has no LayerNorm behind its second map, so post_norm_gain means nothing'
+            )
         kwargs = with_fixed(type(self).__name__, kwargs, insertion='parallel', post_norm=False)
-        if not isinstance(bottleneck, int) or isinstance(bottleneck, bool) or bottleneck < 1:
-            raise ValueError(f'bottleneck must be a positive int, got {bottleneck!r}')
-        self.bottleneck = bottleneck
-        self.branch_scale = scale
-        super().__init__(activation=activation, **kwargs)
+        super().__init__(
+            bottleneck=lambda width: bottleneck, matrix=PlainMatrix, activation=activation, **kwargs
+        )
+        self.branch_scale = check_scale(scale)  # `scale` of the base would be on the shortcut as well
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -242,9 +269,6 @@ class AdaptFormer(BottleneckAdapter):
             for site in one.values():
                 nn.init.kaiming_uniform_(site.down.weight, a=5**0.5)
                 nn.init.zeros_(site.up.weight)
-
-    def _bottleneck(self, width: int) -> int:
-        return self.bottleneck
 
     def _weights(self, owner: str, site: Site) -> AdapterWeights:
         weights = super()._weights(owner, site)

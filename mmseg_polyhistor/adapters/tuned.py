@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import check_names
 from .sites import BackboneLayout, Site
 
 __all__ = ['TunedParameters']
@@ -31,8 +32,8 @@ class TunedParameters(nn.Module):
 
     def __init__(self, *, layout: BackboneLayout, owners: Sequence[str], groups: Sequence[str]) -> None:
         super().__init__()
-        self.groups = (groups,) if isinstance(groups, str) else tuple(groups)
-        self.selected = layout.select_parameters(groups)
+        self.selected = layout.select_parameters(check_names('tuned', groups))
+        self.groups = tuple(groups)
         self.differences = nn.ModuleDict(
             {
                 owner: nn.ParameterDict(

@@ -24,6 +24,8 @@ from mmseg_polyhistor.adapters import CannotMergeError
 from mmseg_polyhistor.engine.safe_load import load_from_local
 from mmseg_polyhistor.models.backbones import merged_segmentor
 
+TOLERANCE = 1e-3  # of the largest logit, in float32
+
 EXAMPLE = """example:
   python tools/model_converters/merge_adapters.py configs/lora/plain_swin-t_pascal.py \\
       work_dirs/lora/plain_swin-t_pascal/epoch_60.pth --out work_dirs/merged
@@ -61,9 +63,13 @@ def main() -> None:
     with torch.no_grad():
         before, after = model(image), merged(image)
     for task, logits in before.items():
-        print(
-            f'{task}: logits differ by at most {(logits - after[task]).abs().max():.2e}, of {logits.abs().max():.2e}'
-        )
+        difference, largest = (logits - after[task]).abs().max(), logits.abs().max()
+        print(f'{task}: logits differ by at most {difference:.2e}, of {largest:.2e}')
+        if difference > TOLERANCE * largest:
+            raise SystemExit(
+                f'merge_adapters.py: the merged model does not compute what {type(model.backbone.adapters).__name__} '
+                'does; nothing was written. Is its adapter_as_linear() right?'
+            )
 
     args.out.mkdir(parents=True, exist_ok=True)
     cfg.model = merged_cfg

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
@@ -14,16 +16,29 @@ from mmpretrain.models.utils import resize_pos_embed
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...adapters import METHODS, AdapterMethod, Change
+from ...adapters import METHODS, POSITIONS, AdapterMethod, Change, LowRankWeights, Site
 from ...adapters.base import resolve_tasks
+from ...adapters.checks import check_flags, check_keys
+from .generated_cache import GeneratedCache
 from .swin_checkpoint import KeyReport, load_weights_file, resize_bias_table, swin_state_dict
-from .swin_layers import Changes, block_forward, patch_embed_forward, patch_merging_forward, swin_layout
+from .swin_layers import (
+    Changes,
+    FusedWindows,
+    Shared,
+    block_forward,
+    block_prefix,
+    patch_embed_forward,
+    patch_merging_forward,
+    swin_layout,
+)
+from .swin_windows import WindowCache
 
 __all__ = ['AdaptedSwin']
 
 for _method in METHODS:
     MODELS.register_module(module=_method)
 
+BIAS_TABLE = 'attn.w_msa.relative_position_bias_table'
 SINGLE_TASK = 'default'  # the adapters' name for the only task of a model that names none
 
 
@@ -37,7 +52,7 @@ class AdaptedSwin(SwinTransformer):
     stock constructor built is frozen, what this class adds is trained.
 
     Each stage's output passes a LayerNorm of the task before it goes to the decoders; the published checkpoints hold
-    at most the last of these norms, so they are new and trained (Polyhistor, section 3; see also docs of the spec).
+    at most the last of these norms, so they are new and trained.
 
     Everything up to the first change of a task is computed once for all tasks; behind it the T task streams lie side
     by side. A method whose changes are shared by all tasks, or no method at all, keeps a single stream: one pass.
@@ -52,6 +67,9 @@ class AdaptedSwin(SwinTransformer):
         drop_path_rate: Largest rate of stochastic depth while training, for frozen blocks as well. Defaults to 0.1.
         with_cp: Recompute each block in the backward pass instead of storing its activations. Defaults to False.
         window_size: Window of the attention. Defaults to 7.
+        fused: Gather windows by index, attend through `scaled_dot_product_attention`, and keep masks and biases of the
+            frozen windows; equal to stock Swin up to rounding. False runs the stock operations, equal to the bit.
+            Defaults to True.
         init_cfg: `dict(type='Pretrained', checkpoint=<path or URL>[, prefix='backbone'])` loads published weights;
             every key is accounted for. Without it the encoder starts at random. Defaults to None.
         **kwargs: Further arguments of mmpretrain's `SwinTransformer`.
@@ -77,6 +95,7 @@ class AdaptedSwin(SwinTransformer):
         drop_path_rate: float = 0.1,
         with_cp: bool = False,
         window_size: int = 7,
+        fused: bool = True,
         init_cfg: dict | None = None,
         **kwargs,
     ) -> None:
@@ -97,11 +116,14 @@ class AdaptedSwin(SwinTransformer):
             init_cfg=init_cfg,
             **kwargs,
         )
-        if isinstance(tasks, str) or (tasks is not None and (not tasks or len(set(tasks)) != len(tasks))):
-            raise ValueError(f'tasks must be None or a sequence of different names, got {tasks!r}')
-        self.tasks = None if tasks is None else tuple(tasks)
+        check_flags(frozen=frozen, with_cp=with_cp, fused=fused)
+        self.tasks = None if tasks is None else check_keys('tasks', tasks)
         self.frozen = frozen
         self.with_cp = with_cp
+        self.fused = fused
+        self._windows = WindowCache()
+        self._generated = GeneratedCache()
+        self._known_sites: set[tuple[Site, type]] = set()
         self.layout = swin_layout(self)
 
         for name, parameter in self.named_parameters():
@@ -109,7 +131,10 @@ class AdaptedSwin(SwinTransformer):
                 parameter.requires_grad_(not frozen)
         if self.tasks is not None:
             self.output_norms = nn.ModuleDict(
-                {task: nn.ModuleList(nn.LayerNorm(w) for w in self.num_features) for task in self.tasks}
+                {
+                    task: nn.ModuleList(copy.deepcopy(getattr(self, f'norm{i}')) for i in self.out_indices)
+                    for task in self.tasks
+                }
             )
             for name in self.stock_norms:
                 delattr(self, name)
@@ -221,7 +246,10 @@ class AdaptedSwin(SwinTransformer):
 
     # -------------------------------------------------------------------------------------------- forward
     def train(self, mode: bool = True) -> AdaptedSwin:
-        super().train(mode)
+        super().train(mode)  # which returns None in stock Swin
+        # Values may have been written through `.data`, which no cache notices; mmengine's EMA does so before validation.
+        self._windows.clear()
+        self._generated.clear()
         return self
 
     def forward(
@@ -243,8 +271,53 @@ class AdaptedSwin(SwinTransformer):
         """
         names = self._stream_names(tasks)
         changes = self._changes(names, images.device) if adapted else {}
-        nothing: Changes = {}
-        x, hw = patch_embed_forward(self.patch_embed, images, changes.get((0, None), nothing))
+        maps = self._encode(self._embed(images, changes), names, changes)
+        if self.tasks is None or len(self.tasks) == 1:
+            return maps[names[0]]
+        return maps
+
+    def task_by_task(
+        self, images: Tensor, tasks: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+        """Encode images for one task after another; `forward` has the features of all tasks at the same time.
+
+        What the tasks share in front of the first change is computed once, and kept for all of them.
+
+        Args:
+            images: (B, 3, H, W).
+            tasks: Some of the model's tasks. Defaults to None, all.
+
+        Yields:
+            A task and its four maps, those of `forward`.
+
+        Raises:
+            ValueError: if a task is unknown, named twice, none is named, or all tasks share one pass anyway.
+        """
+        if not self.parts_streams:
+            raise ValueError(
+                'the tasks of this model share one pass of the encoder; there is nothing to do task by task'
+            )
+        shared = None
+        for name in self._stream_names(tasks):
+            changes = self._changes((name,), images.device)
+            if any(key.startswith('patch_embed') for key in changes.get((0, None), {})):
+                start = self._embed(images, changes)  # nothing is shared
+            else:
+                start = shared = self._shared_part(images, changes) if shared is None else shared
+            yield name, self._encode(start, (name,), changes)[name]
+
+    @property
+    def parts_streams(self) -> bool:
+        """Whether each task has a pass of its own through (most of) a frozen encoder."""
+        method = self.adapters
+        if method is None or not method.per_task or method.trunk:
+            return False
+        stock = (p for part in (self.patch_embed, self.stages) for p in part.parameters())
+        return not any(p.requires_grad for p in stock)
+
+    def _embed(self, images: Tensor, changes: Mapping[tuple[int, int | None], Changes]) -> Shared:
+        """The patch embedding, in front of the first block."""
+        x, hw = patch_embed_forward(self.patch_embed, images, changes.get((0, None), {}))
         if self.use_abs_pos_embed:
             x = x + resize_pos_embed(
                 self.absolute_pos_embed,
@@ -253,21 +326,57 @@ class AdaptedSwin(SwinTransformer):
                 self.interpolate_mode,
                 self.num_extra_tokens,
             )
-        x = self.drop_after_pos(x)  # (S, B, H*W, C), S = 1 until the task streams part
+        # (S, B, H*W, C), S = 1 until the task streams part
+        return Shared(self.drop_after_pos(x), hw, maps=(), stage=0, block=0)
 
+    def _encode(
+        self, start: Shared, names: tuple[str, ...], changes: Mapping[tuple[int, int | None], Changes]
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """The maps of all tasks named, from where `start` stands."""
+        x, hw = start.x, start.hw
+        fused = self._fused_windows(start, changes)
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+
+        def collect(stage: int, per_task: Tensor, hw: tuple[int, int]) -> None:
+            for name, features in zip(names, per_task, strict=True):
+                outputs[name].append(self._to_map(self._output_norm(name, stage)(features), hw))
+
+        for i, (features, size) in enumerate(start.maps):
+            collect(i, features.expand(len(names), *features.shape[1:]), size)
+        for i in range(start.stage, len(self.stages)):
+            stage = self.stages[i]
+            done = 0
+            if i == start.stage:
+                done = len(stage.blocks) if start.block is None else start.block
+            for j in range(done, len(stage.blocks)):
+                at_start = start if (i, j) == (start.stage, start.block) else None
+                x = self._run_block(
+                    stage.blocks[j], x, hw, changes.get((i, j), {}), fused.get((i, j)), at_start
+                )
+            if i >= len(start.maps):
+                x, per_task = self._split(x, len(names))
+                collect(i, per_task, hw)
+            if stage.downsample is not None:
+                x, hw = patch_merging_forward(stage.downsample, x, hw, changes.get((i, None), {}))
+        return {name: tuple(out) for name, out in outputs.items()}
+
+    def _shared_part(self, images: Tensor, changes: Mapping[tuple[int, int | None], Changes]) -> Shared:
+        """The pass up to the first change of the method behind the patch embedding; `changes` are those of any task."""
+        shared = self._embed(images, {})
+        fused = self._fused_windows(shared, changes)
+        x, hw, maps = shared.x, shared.hw, []
         for i, stage in enumerate(self.stages):
             for j, block in enumerate(stage.blocks):
-                x = self._run_block(block, x, hw, changes.get((i, j), nothing))
-            x, per_task = self._split(x, len(names))
-            for name, features in zip(names, per_task, strict=True):
-                outputs[name].append(self._to_map(self._output_norm(name, i)(features), hw))
+                if at_block := changes.get((i, j)):
+                    x, sublayer, h = block_prefix(block, x, hw, at_block, self.adapters, fused.get((i, j)))
+                    return Shared(x, hw, tuple(maps), i, j, sublayer, h)
+                x = block_forward(block, x, hw, {}, self.adapters, fused.get((i, j)))
+            maps.append((x, hw))
+            if changes.get((i, None)):
+                return Shared(x, hw, tuple(maps), i, None)
             if stage.downsample is not None:
-                x, hw = patch_merging_forward(stage.downsample, x, hw, changes.get((i, None), nothing))
-        maps = {name: tuple(out) for name, out in outputs.items()}
-        if self.tasks is None or len(self.tasks) == 1:
-            return maps[names[0]]
-        return maps
+                x, hw = patch_merging_forward(stage.downsample, x, hw, {})
+        raise RuntimeError(f'{type(self.adapters).__name__} changes nothing in this backbone')
 
     def _split(self, x: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
         """At a stage's end: the streams (S, B, L, C) that go on, and one for each task (T, B, L, C).
@@ -285,30 +394,92 @@ class AdaptedSwin(SwinTransformer):
     def _changes(self, tasks: tuple[str, ...], device: torch.device) -> dict[tuple[int, int | None], Changes]:
         """What the method changes, by (stage, block), in the parameters' own precision also under autocast.
 
+        In evaluation without gradients it is kept until a parameter changes.
+
         Parameters of a hyper-network collect gradients from all blocks and tasks, and scaling kernels multiply
         rounding errors; generation is a small part of the work.
         """
-        changes: dict[tuple[int, int | None], dict[str, Change]] = {}
         if self.adapters is None:
-            return changes
+            return {}
+        compiling = torch.compiler.is_compiling()
+        keep = not (self.training or torch.is_grad_enabled() or compiling)
+        if keep and (known := self._generated.get(self.adapters, tasks)) is not None:
+            return known
+        changes: dict[tuple[int, int | None], dict[str, Change]] = {}
         # The meta device has no autocast, not even one to switch off.
         with nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False):
             generated = self.adapters.generate(tasks)
+        self._check_sites(generated)
         for site, change in generated.items():
             changes.setdefault((site.stage, site.block), {})[site.position] = change
+        if keep:
+            self._generated.put(self.adapters, tasks, changes)
         return changes
+
+    def _check_sites(self, changes: Mapping[Site, Change]) -> None:
+        """Refuse a change of a place that the network does not have: it would do nothing, silently.
+
+        Raises:
+            ValueError: names the site, and what the network has there.
+        """
+        kinds = {(site, type(change)) for site, change in changes.items()}
+        for site, kind in kinds - self._known_sites:
+            if site.position in POSITIONS or site.position == 'prompts':
+                depths = self.layout.depths
+                fits = 0 <= site.stage < len(depths) and site.block in range(depths[site.stage])
+                allowed = f'blocks per stage: {depths}'
+            else:
+                low_rank = kind is LowRankWeights
+                listed = self.layout.linears if low_rank else self.layout.parameters
+                fits = site in {entry.site for entry in listed}
+                here = [entry.site.position for entry in listed if entry.site[:2] == site[:2]]
+                allowed = f'{"linear maps" if low_rank else "parameters"} there: {here or "none"}'
+            if not fits:
+                raise ValueError(
+                    f'{type(self.adapters).__name__} changes {site}, which this network does not have; {allowed}'
+                )
+        self._known_sites |= kinds
 
     def _output_norm(self, task: str, stage: int) -> nn.Module:
         return getattr(self, f'norm{stage}') if self.tasks is None else self.output_norms[task][stage]
 
     @staticmethod
     def _to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
-        return x.view(-1, *hw, x.shape[-1]).permute(0, 3, 1, 2).contiguous()
+        """(B, H W, C) -> (B, C, H, W), in channels-last memory: no copy, and decoders run faster on it."""
+        return x.unflatten(1, hw).permute(0, 3, 1, 2)
 
-    def _run_block(self, block: SwinBlock, x: Tensor, hw: tuple[int, int], changes: Changes) -> Tensor:
+    def _run_block(
+        self,
+        block: SwinBlock,
+        x: Tensor,
+        hw: tuple[int, int],
+        changes: Changes,
+        fused: FusedWindows | None,
+        start: Shared | None,
+    ) -> Tensor:
+        args = (block, x, hw, changes, self.adapters, fused, start)
         if self.with_cp and torch.is_grad_enabled() and (x.requires_grad or changes):
-            return cp.checkpoint(block_forward, block, x, hw, changes, self.adapters, use_reentrant=False)
-        return block_forward(block, x, hw, changes, self.adapters)
+            return cp.checkpoint(block_forward, *args, use_reentrant=False)
+        return block_forward(*args)
+
+    @torch.compiler.disable
+    def _fused_windows(
+        self, start: Shared, changes: Mapping[tuple[int, int | None], Changes]
+    ) -> dict[tuple[int, int], FusedWindows]:
+        """Windows and biases of all blocks from `start` on."""
+        if not self.fused:
+            return {}
+        fused = {}
+        hw = start.hw
+        for i in range(start.stage, len(self.stages)):
+            for j, block in enumerate(self.stages[i].blocks):
+                attn = block.attn
+                windows = self._windows.geometry(hw, attn.window_size, attn.shift_size, start.x.device)
+                changed = changes.get((i, j), {}).keys() & {'prompts', BIAS_TABLE}
+                bias = None if changed else self._windows.folded_bias((i, j), attn.w_msa, windows, hw)
+                fused[i, j] = FusedWindows(windows, bias)
+            hw = (-(-hw[0] // 2), -(-hw[1] // 2))  # patch merging pads odd sizes
+        return fused
 
 
 def _check_adapter(cfg: Mapping) -> None:
@@ -325,3 +496,11 @@ def _check_adapter(cfg: Mapping) -> None:
         raise ValueError(
             f'adapter must be dict(type=<an adapter method>, ...), got {cfg!r}; methods of this package: {known}'
         )
+    allowed = {
+        name
+        for cls in method.__mro__
+        for name, p in inspect.signature(cls.__init__).parameters.items()
+        if p.kind is p.KEYWORD_ONLY or p.kind is p.POSITIONAL_OR_KEYWORD
+    } - {'self', 'layout', 'tasks'}  # the backbone gives the last two
+    if unknown := sorted(set(cfg) - allowed - {'type'}):
+        raise ValueError(f'adapter: {method.__name__} takes no {unknown}; it takes {sorted(allowed)}')

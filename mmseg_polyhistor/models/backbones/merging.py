@@ -56,17 +56,32 @@ def merged_encoder(backbone: AdaptedSwin, task: str | None = None) -> dict[str, 
     changes = {} if backbone.adapters is None else backbone.adapters.generate((task,))
     # An adapter follows the linear map in front of it, whatever else changes that map.
     for site, change in sorted(changes.items(), key=lambda item: item[0].position in POSITIONS):
-        _merge(backbone, weights, site, change)
+        merge_change(backbone, weights, site, change)
     return weights
 
 
-def _merge(backbone: AdaptedSwin, weights: dict[str, Tensor], site: Site, change: Change) -> None:
+def merge_change(backbone: AdaptedSwin, weights: dict[str, Tensor], site: Site, change: Change) -> None:
+    """Write one change, of one task, into stock weights, in place.
+
+    Args:
+        backbone: The network that the change is for.
+        weights: Its weights by their stock names.
+        site: Where the change is.
+        change: With a leading axis of 1.
+
+    Raises:
+        CannotMergeError: if no weight can stand for it; the message says why.
+    """
     name = type(backbone.adapters).__name__
     if site.position in POSITIONS:
+        if backbone.adapters.insertion == 'parallel':
+            raise CannotMergeError(
+                f"{name} with insertion='parallel' changes the shortcut, where a stock network has no weight"
+            )
         matrix, bias = backbone.adapters.adapter_as_linear(change)
-        linear = _stock_name(_linear_before(backbone, site))
-        weights[f'{linear}.weight'] = matrix @ weights[f'{linear}.weight']
-        weights[f'{linear}.bias'] = matrix @ weights[f'{linear}.bias'] + bias
+        linear = _stock_name(linear_before(backbone, site))
+        weights[f'{linear}.weight'].copy_(matrix @ weights[f'{linear}.weight'])
+        weights[f'{linear}.bias'].copy_(matrix @ weights[f'{linear}.bias'] + bias)
     elif isinstance(change, Prompts):
         raise CannotMergeError(
             f'{name} cannot be merged: its prompts are further tokens of the attention, which no weight can stand for'
@@ -82,7 +97,7 @@ def _merge(backbone: AdaptedSwin, weights: dict[str, Tensor], site: Site, change
         weights[_stock_name(site)] += change[0]
 
 
-def _linear_before(backbone: AdaptedSwin, site: Site) -> Site:
+def linear_before(backbone: AdaptedSwin, site: Site) -> Site:
     """The linear map whose output an adapter takes.
 
     Raises:

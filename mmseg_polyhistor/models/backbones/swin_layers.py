@@ -1,16 +1,19 @@
 """mmpretrain's Swin layer by layer, as functions of the stock modules and of what a method changes in them.
 
 Features are (S, B, ..., C) with S task streams in front; see `mmseg_polyhistor.adapters.functional` for how streams part.
-Where nothing is changed, the operations are the stock ones in the stock order, so results are equal to the bit.
+On the plain path, without a `WindowCache`, the operations are the stock ones in the stock order, so that results are equal
+to the bit where nothing is changed. With one, windows are gathered, attention is fused and its constants are kept.
 Changes come as {stock name within the block (or patch embedding, patch merging): change}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.swin_transformer import SwinBlock, SwinTransformer
 from mmpretrain.models.utils import ShiftWindowMSA
@@ -19,8 +22,16 @@ from torch import Tensor, nn
 
 from ...adapters import AdapterMethod, BackboneLayout, Change, LinearSite, ParameterSite, Site
 from ...adapters import functional as streams
+from .swin_windows import Windows, to_tokens, to_windows
 
-__all__ = ['Changes', 'block_forward', 'patch_embed_forward', 'patch_merging_forward', 'swin_layout']
+__all__ = [
+    'Changes',
+    'FusedWindows',
+    'block_forward',
+    'patch_embed_forward',
+    'patch_merging_forward',
+    'swin_layout',
+]
 
 Changes = Mapping[str, Change]
 
@@ -153,20 +164,105 @@ def patch_merging_forward(
 
 
 # ---------------------------------------------------------------------------------------------------- block
+class FusedWindows(NamedTuple):
+    """What the fused path of a block needs beside its features."""
+
+    windows: Windows
+    bias: (
+        Tensor | None
+    )  # (1, heads, N, N), or (1, n heads, N, N) with a shift; None where the method changes it
+
+
+class Shared(NamedTuple):
+    """How far a pass has come while all tasks still share it: to a sub-layer of a block, or through the whole network."""
+
+    x: Tensor  # (1, B, L, C)
+    hw: tuple[int, int]
+    maps: tuple[tuple[Tensor, tuple[int, int]], ...]  # features of the stages that are done, with their sizes
+    stage: int
+    block: int | None  # None: at the stage's patch merging
+    sublayer: str = 'attn'  # of the block, 'attn' or 'ffn'
+    h: Tensor | None = None  # (1, B, L, C), what the sub-layer gives, if it has run already
+
+
 def block_forward(
-    block: SwinBlock, x: Tensor, hw: tuple[int, int], changes: Changes, method: AdapterMethod | None
+    block: SwinBlock,
+    x: Tensor,
+    hw: tuple[int, int],
+    changes: Changes,
+    method: AdapterMethod | None,
+    fused: FusedWindows | None = None,
+    start: Shared | None = None,
 ) -> Tensor:
-    """One block on features (S, B, L, C); attention and feed-forward net, each with its adapter (if any) and DropPath."""
+    """One block on features (S, B, L, C); attention and feed-forward net, each with its adapter (if any) and DropPath.
+
+    Args:
+        block: A stock block.
+        x: Features.
+        hw: Height and width of the feature map.
+        changes: What the method changes in the block.
+        method: The method, for its adapters.
+        fused: For the fused path; None for the stock operations. Defaults to None.
+        start: Where to begin, if not at the beginning. Defaults to None.
+    """
+    sublayer, h = ('attn', None) if start is None else (start.sublayer, start.h)
+    if sublayer == 'attn':
+        h = _attention_branch(block, x, hw, changes, fused) if h is None else h
+        x = _join(x, h, block.attn.drop, changes.get('attn'), method, fused is not None)
+        h = None
+    h = _ffn_branch(block, x, changes) if h is None else h
+    return _join(x, h, block.ffn.dropout_layer, changes.get('ffn'), method, fused is not None)
+
+
+def block_prefix(
+    block: SwinBlock,
+    x: Tensor,
+    hw: tuple[int, int],
+    changes: Changes,
+    method: AdapterMethod,
+    fused: FusedWindows | None = None,
+) -> tuple[Tensor, str, Tensor | None]:
+    """The part of a block in front of the first thing that the method changes in it.
+
+    Returns:
+        Features, the sub-layer that comes next, and its result where only the adapter behind it is left.
+    """
+    serial = method.insertion == 'serial'
+    in_attn = {key for key in changes if key.startswith(('norm1', 'attn', 'prompts'))}
+    if in_attn - {'attn'} or ('attn' in in_attn and not serial):
+        return x, 'attn', None
+    h = _attention_branch(block, x, hw, {}, fused)
+    if in_attn:
+        return x, 'attn', h
+    x = _join(x, h, block.attn.drop, None, method, fused is not None)
+    if changes.keys() - {'ffn'} or not serial:
+        return x, 'ffn', None
+    return x, 'ffn', _ffn_branch(block, x, {})
+
+
+def _attention_branch(
+    block: SwinBlock, x: Tensor, hw: tuple[int, int], changes: Changes, fused: FusedWindows | None
+) -> Tensor:
     h = _norm(block.norm1, 'norm1', x, changes)
-    h = _window_attention(block, h, hw, changes)
-    x = _join(x, h, block.attn.drop, changes.get('attn'), method)
+    return (
+        _window_attention(block, h, hw, changes)
+        if fused is None
+        else _fused_attention(block, h, changes, fused)
+    )
+
+
+def _ffn_branch(block: SwinBlock, x: Tensor, changes: Changes) -> Tensor:
     h = _norm(block.norm2, 'norm2', x, changes)
-    h = block.ffn.gamma2(_feed_forward(block.ffn.layers, 'ffn.layers', h, changes))
-    return _join(x, h, block.ffn.dropout_layer, changes.get('ffn'), method)
+    return block.ffn.gamma2(_feed_forward(block.ffn.layers, 'ffn.layers', h, changes))
 
 
 def _join(
-    x: Tensor, h: Tensor, drop_path: nn.Module, weights: Change | None, method: AdapterMethod | None
+    x: Tensor,
+    h: Tensor,
+    drop_path: nn.Module,
+    weights: Change | None,
+    method: AdapterMethod | None,
+    fused: bool,
 ) -> Tensor:
     """The residual connection x + DropPath(h), with the adapter on h (serial) or on x (parallel)."""
     if weights is not None:
@@ -174,6 +270,12 @@ def _join(
             x = method.adapt(x, weights)
         else:
             h = method.adapt(h, weights)
+    if fused and isinstance(drop_path, DropPath):
+        if not drop_path.training or drop_path.drop_prob == 0:
+            return h + x
+        keep = 1 - drop_path.drop_prob
+        kept = torch.rand(h.shape[:2], dtype=h.dtype, device=h.device).add_(keep).floor_().div_(keep)
+        return torch.addcmul(x, h, kept[..., None, None])  # one pass over the features instead of three
     return drop_path(h.flatten(0, 1)).unflatten(0, h.shape[:2]) + x
 
 
@@ -209,6 +311,30 @@ def _window_attention(block: SwinBlock, x: Tensor, hw: tuple[int, int], changes:
     return x.view(-1, lead[1], height * width, x.shape[-1])
 
 
+def _fused_attention(block: SwinBlock, x: Tensor, changes: Changes, fused: FusedWindows) -> Tensor:
+    """Shifted-window attention of features (S, B, L, C) through `scaled_dot_product_attention`."""
+    msa: WindowMSA = block.attn.w_msa
+    batch, tokens = x.shape[1], msa.window_size[0] * msa.window_size[1]
+    x = to_windows(x.flatten(0, 1), fused.windows)  # (S * B, n N, C)
+    x = x.view(-1, batch * (x.shape[1] // tokens), tokens, x.shape[-1])  # (S, B * n, N, C)
+    if fused.bias is None:
+        x = _attention(block, x, fused.windows.mask, changes)
+    else:
+        qkv = _qkv(msa, x, changes)  # each (S, B * n, heads, N, C / heads)
+        lead = qkv[0].shape[:2]
+        # Heads of all windows of an image are heads of one attention where the mask differs between windows.
+        heads = fused.bias.shape[1]
+        q, k, v = (t.reshape(-1, heads, tokens, t.shape[-1]) for t in qkv)
+        dropout = msa.attn_drop.p if msa.attn_drop.training else 0.0
+        x = F.scaled_dot_product_attention(
+            q, k, v, fused.bias.to(q.dtype), dropout_p=dropout, scale=msa.scale
+        )
+        x = x.reshape(*lead, msa.num_heads, tokens, -1).transpose(2, 3).flatten(3)  # (S, B * n, N, C)
+        x = msa.proj_drop(_linear(msa.proj, 'attn.w_msa.proj', x, changes))
+    x = to_tokens(x.reshape(-1, fused.windows.order.numel(), x.shape[-1]), fused.windows)
+    return x.unflatten(0, (-1, batch))
+
+
 def _attention(block: SwinBlock, x: Tensor, mask: Tensor | None, changes: Changes) -> Tensor:
     """Attention within windows (S, B * nW, N, C), and to the prompts where there are any."""
     msa: WindowMSA = block.attn.w_msa
@@ -218,7 +344,10 @@ def _attention(block: SwinBlock, x: Tensor, mask: Tensor | None, changes: Change
     logits = logits + _position_bias(msa, changes.get('attn.w_msa.relative_position_bias_table'))
     if mask is not None:
         n = logits.shape[-1]
-        logits = logits.view(logits.shape[0], -1, mask.shape[0], msa.num_heads, n, n) + mask[:, None]
+        logits = (
+            logits.view(logits.shape[0], -1, mask.shape[0], msa.num_heads, n, n)
+            + mask.to(logits.dtype)[:, None]
+        )
         logits = logits.flatten(1, 2)
     prompts = changes.get('prompts')
     if prompts is None:

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...adapters.base import resolve_tasks
+from ...adapters.checks import check_keys
 
 __all__ = ['TaskEncoders']
 
@@ -35,9 +36,7 @@ class TaskEncoders(BaseModule):
 
     def __init__(self, *, tasks: Sequence[str], encoder: Mapping) -> None:
         super().__init__()
-        if isinstance(tasks, str) or not tasks or len(set(tasks)) != len(tasks):
-            raise ValueError(f'tasks must be a sequence of different names, got {tasks!r}')
-        self.tasks = tuple(tasks)
+        self.tasks = check_keys('tasks', tasks)
         # mmengine's ModuleDict: under torch's own, `init_weights` would not reach the encoders.
         self.encoders = ModuleDict({t: MODELS.build(copy.deepcopy(dict(encoder))) for t in self.tasks})
         for module in self.encoders.values():

@@ -103,7 +103,7 @@ class AllMLPHead(BaseDecodeHead):
             # than sum(C_i) pixels in all: on Swin-T 1440, four to five images of 64 x 64.
             weight = fusion @ projection.weight  # (E, C_i)
             bias = fusion @ projection.bias
-            y = F.conv2d(x, weight[:, :, None, None], bias)  # (B, E, H_i, W_i)
+            y = F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)  # (B, E, H_i, W_i)
             if y.shape[2:] != size:
                 y = resize(y, size, mode='bilinear', align_corners=self.align_corners)
             fused = fused + y

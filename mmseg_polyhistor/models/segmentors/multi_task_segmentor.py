@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 from mmseg_polyhistor.models.postprocess import POSTPROCESS, undo_flip
 from mmseg_polyhistor.tasks import TaskSpec, get_tasks
 
+from .execution import EXECUTIONS, should_stack
 from .head_losses import head_losses
 from .heads import build_head, head_configs
+from .task_by_task import losses_task_by_task
 
 Maps = tuple[Tensor, ...]
 
@@ -42,6 +44,11 @@ class MultiTaskSegmentor(EncoderDecoder):
         decode_heads: A head config per task, or one config (with the key 'type') as the template of all. What the
             table of tasks knows (`num_classes`, `out_channels`, `ignore_index`, `loss_decode`) may be left out.
         tasks: Names of the tasks, rows of `mmseg_polyhistor.tasks`.
+        execution: How the tasks of a backbone that has a pass for each of them are run, to equal results. 'stacked': all
+            side by side, in few large operations. 'sequential': one after another, in training each with its own
+            backward pass, so that memory is needed for one task at a time. 'auto': by the rule of `should_stack`, from
+            the sizes of model and images and the memory of the device. Where all tasks share one
+            pass of the backbone there is no choice to make. Defaults to 'auto'.
         neck: Config of a neck, shared by the tasks. Defaults to None.
         train_cfg: Handed to heads with a loss of their own. Defaults to None.
         test_cfg: `mode`, 'whole' or 'slide'; `crop_size` and `stride`, (height, width), for 'slide'; `resolution` of
@@ -63,6 +70,7 @@ class MultiTaskSegmentor(EncoderDecoder):
         backbone: dict[str, Any],
         decode_heads: Mapping[str, Any],
         tasks: Sequence[str],
+        execution: str = 'auto',
         neck: dict[str, Any] | None = None,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
@@ -75,6 +83,9 @@ class MultiTaskSegmentor(EncoderDecoder):
                 f'pretrained={pretrained!r} is no option here; name the weights in the backbone: '
                 f"init_cfg=dict(type='Pretrained', checkpoint={pretrained!r})"
             )
+        if execution not in EXECUTIONS:
+            raise ValueError(f'execution must be one of {EXECUTIONS}, got {execution!r}')
+        self.execution = execution
         super().__init__(
             backbone=backbone,
             decode_head=head_configs(decode_heads, get_tasks(tasks)),
@@ -116,12 +127,35 @@ class MultiTaskSegmentor(EncoderDecoder):
             return dict.fromkeys(self.tasks, self.neck(maps) if self.with_neck else maps)
         return {task: self.neck(maps[task]) if self.with_neck else maps[task] for task in self.tasks}
 
+    def runs_sequentially(self, inputs: Tensor) -> bool:
+        """Whether the tasks run one after another for these inputs, see `execution`."""
+        if self.execution == 'stacked' or not getattr(self.backbone, 'parts_streams', False):
+            return False
+        if not self.backbone.tasks:  # one set of maps for all heads
+            return False
+        return self.execution == 'sequential' or not should_stack(self, inputs)
+
+    def feature_maps(self, inputs: Tensor) -> Iterator[tuple[str, Maps]]:
+        """Every task with its feature maps, which are made when they are asked for where tasks run sequentially.
+
+        Args:
+            inputs: Normalised images (B, 3, H, W).
+
+        Yields:
+            A task and its maps, as `extract_feat` gives them.
+        """
+        if not self.runs_sequentially(inputs):
+            yield from self.extract_feat(inputs).items()
+            return
+        # `map`, as a loop's variable would keep a task's maps while those of the next are made.
+        maps = self.backbone.task_by_task(inputs, self.tasks)
+        yield from map(lambda item: (item[0], self.neck(item[1])), maps) if self.with_neck else maps  # noqa: C417
+
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None
     ) -> dict[str, Tensor]:
         """Logits per task, at the size that the task's head gives: (B, channels, h, w)."""
-        maps = self.extract_feat(inputs)
-        return {task: head(maps[task]) for task, head in self.decode_heads.items()}
+        return {task: self.decode_heads[task](maps) for task, maps in self.feature_maps(inputs)}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """The losses of all tasks; see `head_losses` for their names.
@@ -133,25 +167,35 @@ class MultiTaskSegmentor(EncoderDecoder):
         Raises:
             ValueError: if a label is missing (the image is named), or two tasks' losses have one name.
         """
-        maps = self.extract_feat(inputs)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if trained and torch.is_grad_enabled() and self.runs_sequentially(inputs):
+            return losses_task_by_task(lambda: self._losses(inputs, data_samples), trained)
         losses: dict[str, Tensor] = {}
-        for spec in self.specs:
-            head = self.decode_heads[spec.name]
-            own = head_losses(head, spec, maps[spec.name], data_samples, self.train_cfg)
-            if clash := sorted(own.keys() & losses.keys()):
-                raise ValueError(f'two tasks have losses named {clash}; set another loss_name in loss_decode')
+        for own in self._losses(inputs, data_samples):
             losses.update(own)
         return losses
+
+    def _losses(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> Iterator[dict[str, Tensor]]:
+        """The losses of one task after another."""
+        known: set[str] = set()
+        for task, maps in self.feature_maps(inputs):
+            spec = self.specs[self.tasks.index(task)]
+            own = head_losses(self.decode_heads[task], spec, maps, data_samples, self.train_cfg)
+            del maps
+            if clash := sorted(known & own.keys()):
+                raise ValueError(f'two tasks have losses named {clash}; set another loss_name in loss_decode')
+            known |= own.keys()
+            yield own
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Logits of all tasks at the size of `inputs`: (B, sum of the tasks' channels, H, W), in task order."""
         size = inputs.shape[2:]  # of the images or of a window: the heads resize their logits to it
         metas = [dict(meta, img_shape=size, pad_shape=size) for meta in batch_img_metas]
-        maps = self.extract_feat(inputs)
-        return torch.cat(
-            [head.predict(maps[task], metas, self.test_cfg) for task, head in self.decode_heads.items()],
-            dim=1,
-        )
+        logits = {
+            task: self.decode_heads[task].predict(maps, metas, self.test_cfg)
+            for task, maps in self.feature_maps(inputs)
+        }
+        return torch.cat([logits[task] for task in self.tasks], dim=1)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
         """Logits as `encode_decode`'s, by the mode of `test_cfg`.

@@ -12,7 +12,7 @@ from mmpretrain.models import SwinTransformer
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_polyhistor.adapters import Site
+from mmseg_polyhistor.adapters import AdapterMethod, LowRankWeights, Prompts, Site
 from mmseg_polyhistor.models.backbones import AdaptedSwin
 
 ARCH = dict(embed_dims=24, depths=[1, 2, 1], num_heads=[2, 3, 4])
@@ -47,7 +47,7 @@ def stock(**kwargs) -> SwinTransformer:
 
 @pytest.mark.parametrize('size', [(64, 64), (65, 97), (32, 32), (7, 30), (1, 1), (224, 56)])
 def test_without_adapters_it_equals_mmpretrains_swin_to_the_bit(size):
-    ours, theirs = build().eval(), stock()
+    ours, theirs = build(fused=False).eval(), stock()
     theirs.load_state_dict(ours.state_dict())
     theirs.eval()
     x = torch.randn(2, 3, *size)
@@ -64,11 +64,26 @@ def test_without_adapters_it_equals_mmpretrains_swin_to_the_bit(size):
         dict(drop_rate=0.5),
         dict(stage_cfgs=dict(block_cfgs=dict(ffn_cfgs=dict(layer_scale_init_value=0.5)))),
         dict(norm_cfg=dict(type='LN', eps=0.1)),
+        dict(stage_cfgs=dict(block_cfgs=dict(norm_cfg=dict(type='LN', eps=0.1)))),
+        dict(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(attn_drop=0.4)))),
+        dict(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(proj_drop=0.4)))),
+        dict(stage_cfgs=dict(block_cfgs=dict(attn_cfgs=dict(qkv_bias=False)))),
+        dict(stage_cfgs=dict(downsample_cfg=dict(norm_cfg=dict(type='LN', eps=0.1)))),
     ],
-    ids=lambda options: next(iter(options)),
+    ids=[
+        'positions',
+        'drop',
+        'layer-scale',
+        'output-norms',
+        'block-norms',
+        'attn-drop',
+        'proj-drop',
+        'no-bias',
+        'merging',
+    ],
 )
 def test_the_stock_options_act_as_in_mmpretrain(options):
-    ours, theirs = build(**options), stock(**options)
+    ours, theirs = build(fused=False, **options), stock(**options)
     with torch.no_grad():
         for name, p in ours.named_parameters():
             if 'pos_embed' in name or 'gamma' in name:
@@ -88,6 +103,50 @@ def test_the_stock_options_act_as_in_mmpretrain(options):
     assert not torch.allclose(plain.train()(x)[-1], out[-1], atol=1e-3)
 
 
+def test_output_norms_of_tasks_are_like_the_stock_ones():
+    model = build(tasks=TASKS, norm_cfg=dict(type='LN', eps=0.1))
+    norms = [norm for task in TASKS for norm in model.output_norms[task]]
+    assert {norm.eps for norm in norms} == {0.1} and len({id(norm.weight) for norm in norms}) == 9
+
+
+class Elsewhere(AdapterMethod):
+    """Emits one change, at a site given from outside."""
+
+    change = None
+
+    def generate(self, tasks):
+        return dict([self.change])
+
+
+@pytest.mark.parametrize(
+    ('site', 'change', 'message'),
+    [
+        (
+            Site(0, 0, 'attn.qkv'),
+            LowRankWeights(torch.zeros(1, 1, 24), torch.zeros(1, 72, 1)),
+            'attn.w_msa.qkv',
+        ),
+        (
+            Site(0, None, 'patch_embed.projection'),
+            LowRankWeights(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)),
+            'linear maps there: ',
+        ),
+        (Site(7, 0, 'norm1.bias'), torch.zeros(1, 24), 'parameters there: none'),
+        (Site(0, 0, 'norm3.bias'), torch.zeros(1, 24), 'norm1.weight.*norm2.bias'),
+        (Site(0, 1, 'ffn'), torch.zeros(1, 24), r'blocks per stage: \(1, 2, 1\)'),
+        (Site(0, None, 'attn'), torch.zeros(1, 24), 'blocks per stage'),
+        (Site(3, 0, 'prompts'), Prompts(torch.zeros(1, 2, 24), True), 'blocks per stage'),
+    ],
+    ids=lambda v: v.key if isinstance(v, Site) else '',
+)
+def test_a_change_of_a_place_that_does_not_exist_is_refused(site, change, message):
+    model = build(tasks=TASKS)
+    model.adapters = Elsewhere(layout=model.layout, tasks=TASKS, per_task=False)
+    model.adapters.change = site, change
+    with pytest.raises(ValueError, match=f'Elsewhere changes Site.*{message}'):
+        model(torch.zeros(1, 3, 32, 32))
+
+
 def test_state_dict_keys_are_the_stock_ones():
     assert set(build().state_dict()) == set(stock().state_dict())
     extra = set(build(tasks=TASKS, adapter=METHODS[4]).state_dict()) - set(stock().state_dict())
@@ -96,7 +155,7 @@ def test_state_dict_keys_are_the_stock_ones():
 
 
 def test_stochastic_depth_equals_mmpretrains():
-    ours, theirs = build(drop_path_rate=0.5), stock(drop_path_rate=0.5)
+    ours, theirs = build(fused=False, drop_path_rate=0.5), stock(drop_path_rate=0.5)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(4, 3, 64, 64)
     torch.manual_seed(1)
@@ -404,6 +463,10 @@ def test_moving_average_of_the_weights():
         (dict(adapter='Polyhistor'), ValueError, "got 'Polyhistor'; methods of this package: BitFit"),
         (dict(adapter=dict(type='Polyhistr')), ValueError, "got {'type': 'Polyhistr'}; methods of this"),
         (dict(adapter=dict(type='AllMLPHead', in_channels=[8])), ValueError, "'AllMLPHead'.*; methods of"),
+        (dict(adapter=dict(type='LoRA', rnk=4)), ValueError, r"LoRA takes no \['rnk'\]; it takes .*'rank'"),
+        (dict(adapter=dict(type='LoRA', tasks=('a',))), ValueError, r"LoRA takes no \['tasks'\]"),
+        (dict(tasks=('keys',)), ValueError, "'keys' cannot be a key"),
+        (dict(frozen='False'), ValueError, "frozen must be True or False, got 'False'"),
         (dict(adapter=dict(ratio=2)), ValueError, "got {'ratio': 2}; methods of"),
         (dict(init_cfg=dict(type='Pretrained')), ValueError, 'checkpoint=<path or URL>, got'),
         (dict(init_cfg=dict(type='Pretrained', checkpoint=None)), ValueError, "'checkpoint': None"),
@@ -462,3 +525,48 @@ def test_autocast_stays_close():
     for task in TASKS:
         for a, b in zip(got[task], want[task], strict=True):
             assert (a.float() - b).abs().mean() < 0.05 * b.abs().mean()
+
+
+class LateScale(AdapterMethod):
+    """Scales the features of each task behind the last feed-forward net, and nothing before."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scales = nn.Parameter(torch.rand(len(self.tasks), 96))
+
+    def generate(self, tasks):
+        return {Site(2, 0, 'ffn'): self.scales}
+
+    def adapt(self, x, weights):
+        return x * weights[:, None, None]
+
+
+def test_nothing_in_front_of_the_first_change_is_kept_for_the_backward_pass():
+    model = build(tasks=TASKS).train()
+    for norms in model.output_norms.values():
+        norms.requires_grad_(False)
+    model.adapters = LateScale(layout=model.layout, tasks=TASKS)
+    kept, at_last_block = [], []
+    model.stages[2].blocks[0].ffn.layers[0][1].register_forward_hook(
+        lambda m, args, out: at_last_block.append(len(kept))
+    )
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        model(torch.randn(1, 3, 64, 64))
+    assert at_last_block == [0] and kept
+
+
+@pytest.mark.parametrize(
+    'adapter', [METHODS[3], dict(type='LoRA'), dict(type='BitFit')], ids=lambda a: a['type']
+)
+def test_compilers_see_one_graph_behind_the_look_up_of_the_windows(adapter):
+    """One break, in front of the block loop; the result is that of the uncompiled model."""
+    model = build(tasks=TASKS, adapter=adapter, drop_path_rate=0.0)
+    x = torch.randn(1, 3, 48, 40)
+    want = model(x)
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(model)(x)
+    assert explained.graph_count <= 2 and explained.graph_break_count <= 1
+    compiled = torch.compile(model, backend='aot_eager')
+    for task, maps in compiled(x).items():
+        for a, b in zip(maps, want[task], strict=True):
+            torch.testing.assert_close(a, b)

@@ -8,12 +8,16 @@ from mmpretrain.models import SwinTransformer
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_polyhistor.adapters import CannotMergeError
+from mmseg_polyhistor.adapters import AdapterMethod, CannotMergeError, Site
 from mmseg_polyhistor.models.backbones import AdaptedSwin, TaskEncoders, merged_encoder, merged_segmentor
 
 ARCH = dict(embed_dims=24, depths=[1, 2, 1], num_heads=[2, 3, 4])
 TASKS = ('semseg', 'normals', 'saliency')
 LINEAR = dict(activation='identity', post_norm=False)
+
+THREE_LAYERS = dict(
+    stage_cfgs=dict(block_cfgs=dict(ffn_cfgs=dict(num_fcs=3))), norm_cfg=dict(type='LN', eps=0.01)
+)
 
 MERGEABLE = {
     'none': None,
@@ -28,6 +32,7 @@ MERGEABLE = {
         type='BottleneckAdapter', ratio=4, positions=('attn', 'ffn'), scale=0.7, tuned=('weight',), **LINEAR
     ),
     'linear-low-rank-adapter': dict(type='LowRankAdapter', ratio=4, rank=-2, per_task=False, **LINEAR),
+    'linear-behind-three-layers': dict(type='BottleneckAdapter', ratio=4, **LINEAR),
     'linear-polyhistor': dict(type='Polyhistor', ratio=4, rank=-2, **LINEAR),
 }
 REFUSED = {
@@ -55,12 +60,13 @@ def build(adapter, tasks=TASKS, **kwargs) -> AdaptedSwin:
 
 @pytest.mark.parametrize('name', MERGEABLE)
 def test_stock_swin_with_merged_weights_computes_the_tasks_features(name):
-    model = build(MERGEABLE[name])
+    options = THREE_LAYERS if name == 'linear-behind-three-layers' else {}
+    model = build(MERGEABLE[name], **options)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     x = torch.randn(2, 3, 40, 50, dtype=torch.float64)
     out = model(x)
     for task in TASKS:
-        stock = SwinTransformer(ARCH, out_indices=(0, 1, 2), pad_small_map=True).double()
+        stock = SwinTransformer(ARCH, out_indices=(0, 1, 2), pad_small_map=True, **options).double()
         stock.eval()  # which returns None there
         stock.load_state_dict(merged_encoder(model, task))
         for a, b in zip(stock(x), out[task], strict=True):
@@ -79,6 +85,32 @@ def test_a_layer_scale_between_net_and_adapter_is_refused():
     scaled = dict(stage_cfgs=dict(block_cfgs=dict(ffn_cfgs=dict(layer_scale_init_value=0.5))))
     with pytest.raises(CannotMergeError, match='layer scale'):
         merged_encoder(build(MERGEABLE['linear-low-rank-adapter'], **scaled), 'semseg')
+
+
+class ParallelScale(AdapterMethod):
+    """x * w on the shortcut, which says of itself that it is linear; and it is, in a place without a weight."""
+
+    insertion = 'parallel'
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.w = nn.Parameter(torch.rand(24))
+
+    def generate(self, tasks):
+        return {Site(0, 0, 'ffn'): self.w.expand(len(tasks), -1)}
+
+    def adapt(self, x, weights):
+        return x * weights[:, None, None]
+
+    def adapter_as_linear(self, weights):
+        return weights[0].diag(), torch.zeros(24)
+
+
+def test_a_method_on_the_shortcut_is_refused_whatever_it_says_of_itself():
+    model = build(None)
+    model.adapters = ParallelScale(layout=model.layout, tasks=TASKS)
+    with pytest.raises(CannotMergeError, match='changes the shortcut'):
+        merged_encoder(model, 'semseg')
 
 
 def test_the_task_must_be_named_where_there_are_several():
