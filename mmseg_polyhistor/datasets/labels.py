@@ -36,6 +36,8 @@ MIN_LENGTH = (
     0.1  # a decoded vector that is shorter has no direction: 8 bits alone give (128, 128, 128) length 0.007
 )
 
+STRIP = 64  # rows that are worked on at a time: what is in between fits into a processor's cache
+SUM = np.ones((1, 3), np.float32)
 
 TURNED = (
     '. Height and width are swapped: a photograph with an EXIF orientation is turned when it is loaded. Draw the label '
@@ -92,14 +94,18 @@ def unit_vectors(vectors: np.ndarray, ignore_value: int, valid: np.ndarray | Non
         `vectors`, of length 1 where valid. A vector shorter than 0.1, or not finite, has no direction and is
         ignored as well.
     """
-    length = np.sqrt(cv2.transform(cv2.multiply(vectors, vectors), np.ones((1, 3), np.float32)))
-    bad = ~((length >= MIN_LENGTH) & (length < np.inf))  # a NaN fails every comparison
-    if valid is not None:
-        bad |= ~valid
-    length[bad] = 1
-    vectors /= length[..., None]
-    nowhere = np.full_like(vectors, ignore_value)
-    cv2.copyTo(nowhere, bad.view(np.uint8), vectors)  # vectors[bad] = ..., seven times as fast
+    for top in range(0, len(vectors), STRIP):
+        strip = vectors[top : top + STRIP]
+        length = cv2.transform(cv2.multiply(strip, strip), SUM)
+        length = np.sqrt(length.reshape(strip.shape[:2]))
+        bad = ~((length >= MIN_LENGTH) & (length < np.inf))  # a NaN fails every comparison
+        if valid is not None:
+            bad |= ~valid[top : top + STRIP]
+        np.copyto(length, np.float32(1), where=bad)
+        # Three equal planes: dividing by a last axis of size 1 takes five times as long.
+        np.divide(strip, cv2.merge([length] * 3), out=strip)
+        nowhere = np.full_like(strip, ignore_value)
+        cv2.copyTo(nowhere, bad.view(np.uint8), strip)  # strip[bad] = ..., seven times as fast
     return vectors
 
 

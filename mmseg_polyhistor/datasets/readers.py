@@ -137,7 +137,9 @@ def read_grey_image(
 def decode_vectors(path: str) -> np.ndarray:
     """Vectors from an 8-bit RGB image: 2 * rgb / 255 - 1 for (x, y, z), float32 (H, W, 3), not normalised."""
     rgb = open_image(path, {'RGB': '8-bit RGB (x, y, z)'})
-    return rgb * np.float32(2 / 255) - np.float32(1)
+    vectors = rgb * np.float32(2 / 255)
+    vectors -= np.float32(1)
+    return vectors
 
 
 @register_reader('vector_image')

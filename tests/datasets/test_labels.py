@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmseg_polyhistor.datasets.labels import (
+    STRIP,
     LabelError,
     check_label,
     ignore_map,
@@ -113,3 +114,31 @@ def test_a_turned_label_gets_the_hint_at_exif_and_another_size_does_not() -> Non
         check_label(turned, SEMSEG, (6, 4), 'a.png')
     with pytest.raises(LabelError, match=r"the image's size, 6 x 4$"):
         check_label(other, SEMSEG, (6, 4), 'a.png')
+
+
+def at_once(vectors: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """`unit_vectors` without strips, in numpy alone."""
+    square = vectors * vectors
+    length = np.sqrt(square[..., 0] + square[..., 1] + square[..., 2])
+    bad = ~((length >= 0.1) & (length < np.inf))
+    if valid is not None:
+        bad |= ~valid
+    out = vectors / np.where(bad, np.float32(1), length)[..., None]
+    out[bad] = 255
+    return out
+
+
+@pytest.mark.parametrize('rows', [1, STRIP - 1, STRIP, STRIP + 1, 3 * STRIP + 5])
+@pytest.mark.parametrize('masked', [False, True])
+def test_strips_give_what_the_whole_map_gives_to_the_bit(rows: int, masked: bool) -> None:
+    rng = np.random.default_rng(rows)
+    vectors = rng.normal(size=(rows, 37, 3)).astype(np.float32)
+    vectors *= rng.choice(np.array([0, 1e-3, 0.1, 1, 1e20], np.float32), (rows, 37, 1))
+    vectors[rng.random((rows, 37)) < 0.05] = np.nan
+    valid = rng.random((rows, 37)) > 0.3 if masked else None
+    with np.errstate(over='ignore', invalid='ignore'):
+        expected = at_once(vectors.copy(), valid)
+        given = vectors.copy()
+        out = unit_vectors(given, 255, valid)
+    assert out is given
+    np.testing.assert_array_equal(out, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from mmcv.transforms import to_tensor
 from mmengine.structures import PixelData
@@ -49,7 +50,10 @@ class PackMultiTaskInputs(MultiTaskTransform, PackSegInputs):
         """Pack the sample; ValueError if a label map has neither the image's size nor the image file's."""
         labels = label_specs(results)
         keys = {key for key, _ in labels}
-        packed = super().transform({key: value for key, value in results.items() if key not in keys})
+        others = {key: value for key, value in results.items() if key not in keys}
+        if results['img'].ndim == 3:  # a view that the base class turns back, without copying
+            others['img'] = axes_first(results['img']).transpose(1, 2, 0)
+        packed = super().transform(others)
         sizes = [results['img'].shape[:2], tuple(results.get('ori_shape', ())[:2])]
         for key, spec in labels:
             label = results[key]
@@ -59,7 +63,14 @@ class PackMultiTaskInputs(MultiTaskTransform, PackSegInputs):
                     f'{sizes[0]}, nor as the image file, {sizes[1]}: a transform moved the one without the other'
                 )
             label = without_empty(label, spec)
-            axes_first = label.transpose(2, 0, 1) if label.ndim == 3 else label[None]
-            field = PixelData(data=to_tensor(np.ascontiguousarray(axes_first)))
+            planes = axes_first(label) if label.ndim == 3 else np.ascontiguousarray(label[None])
+            field = PixelData(data=to_tensor(planes))
             packed['data_samples'].set_data({spec.gt_field: field})
         return packed
+
+
+def axes_first(array: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (C, H, W), contiguous; several times as fast as a copy of the transposed array."""
+    planes = np.empty((array.shape[2], *array.shape[:2]), array.dtype)
+    cv2.split(array, list(planes))
+    return planes

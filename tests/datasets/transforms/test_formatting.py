@@ -13,10 +13,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmseg.apis import MMSegInferencer
+from mmseg.datasets.transforms import PackSegInputs
 from mmseg.registry import TRANSFORMS
 from mmseg.structures import SegDataSample
 
 from mmseg_polyhistor.datasets import MultiTaskRandomCrop, PackMultiTaskInputs, PascalContextMTDataset
+from mmseg_polyhistor.datasets.transforms.formatting import axes_first
 
 LOAD_IMAGE = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 LOAD_LABELS = dict(type='LoadMultiTaskAnnotations')
@@ -174,3 +176,28 @@ def test_reprs_tell_the_arguments(pascal_tree: SimpleNamespace) -> None:
     )
     for part in ('MultiTaskResize(scale=(64, 48)', 'degree=(-7.0, 7.0)', "'tasks')"):
         assert part in text
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32], ids=str)
+@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('layout', ['plain', 'mirrored', 'window', 'transposed'])
+def test_axes_first_is_a_transposed_copy(dtype: type, channels: int, layout: str) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (9, 14, channels)).astype(dtype)
+    view = dict(
+        plain=array, mirrored=array[:, ::-1], window=array[2:7, 3:8], transposed=array.transpose(1, 0, 2)
+    )[layout]
+    expected = np.ascontiguousarray(view.transpose(2, 0, 1))
+    found = axes_first(view)
+    assert found.flags.c_contiguous
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize('shape', [(6, 8, 3), (6, 8, 1), (6, 8)], ids=str)
+def test_an_image_is_packed_as_mmseg_packs_it(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = PackSegInputs(meta_keys=())(dict(img=image.copy()))['inputs']
+    found = PackMultiTaskInputs(meta_keys=())(dict(img=image))['inputs']
+    assert found.dtype == expected.dtype
+    assert found.is_contiguous()
+    assert torch.equal(found, expected)
