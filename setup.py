@@ -48,7 +48,7 @@ openmmlab = [  # the official releases
     'ftfy',  # mmseg needs these two without declaring them
     'regex',
     'setuptools<82',  # mmengine needs pkg_resources
-    'torch',
+    'torch>=2.4',  # autocast's state by device
     'torchvision',
 ]
 onedl = [  # the maintained forks: the same modules under other distribution names
@@ -56,7 +56,7 @@ onedl = [  # the maintained forks: the same modules under other distribution nam
     'onedl-mmcv>=2.3.6',
     'onedl-mmsegmentation>=1.4.2',
     'onedl-mmpretrain>=1.3.6',
-    'torch',
+    'torch>=2.4',  # autocast's state by device
     'torchvision',
 ]
 
