@@ -1,8 +1,8 @@
 """Measure methods side by side with plain references, with full fine-tuning, and with the floor, in one run.
 
 For every method: the time of a training step (with the optimiser's) and of an inference (logits, at the size that the
-decoders give), the peak memory of both, and trainable parameters; then the ratios to what it is measured against. Before anything is timed, every method that has a
-plain reference must give the same logits with the same weights.
+decoders give), the peak memory of both, and trainable parameters; then the ratios to what it is measured against. Before
+anything is timed, every method that has a plain reference must give the same logits with the same weights.
 
 All cases run in turns, round after round, so that what else the machine does hits all alike; times are medians, by the
 clock and of the processor (CPU time: all threads together). Memory is measured in a fresh process per case: on CUDA what
