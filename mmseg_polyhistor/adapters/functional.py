@@ -7,8 +7,8 @@ broadcast: features part where shared ones meet weights of T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ __all__ = [
     'layer_norm',
     'linear',
     'low_rank',
+    'stack_owners',
 ]
 
 LN_EPS = 1e-5
@@ -82,6 +83,16 @@ class Prompts(NamedTuple):
 
     tokens: Tensor  # (T, P, d)
     norm: bool  # whether they pass the block's first LayerNorm, as the window's own tokens do
+
+
+Weights = TypeVar('Weights', AdapterWeights, LowRankWeights)
+
+
+def stack_owners(weights: Iterable[Weights]) -> Weights:
+    """Weights of several owners, without a leading axis, as one with an entry per owner; None stays None."""
+    owners = list(weights)
+    parts = zip(*owners, strict=True)
+    return type(owners[0])(*(None if p[0] is None else torch.stack(p) for p in parts))
 
 
 #: What a method can do at a site: an adapter, a low-rank change, prompts, or a difference (T, *shape) to a parameter.

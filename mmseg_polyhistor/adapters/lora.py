@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .base import ALL_TASKS, AdapterMethod, resolve_tasks
 from .checks import check_flags, check_scale, with_fixed
-from .functional import Change, LowRankWeights
+from .functional import Change, LowRankWeights, stack_owners
 from .matrices import INIT_STD
 from .sites import BackboneLayout, LinearSite, Site
 from .sizes import resolve_rank
@@ -98,8 +98,7 @@ class LoRA(AdapterMethod):
         changes = super().generate(tasks)
         owners = self.owners_of(tasks)
         for linear in self.linears:
-            parts = zip(*(self.sets[owner][linear.site.key]() for owner in owners), strict=True)
-            changes[linear.site] = LowRankWeights(*(None if p[0] is None else torch.stack(p) for p in parts))
+            changes[linear.site] = stack_owners(self.sets[owner][linear.site.key]() for owner in owners)
         return changes
 
 
@@ -187,7 +186,7 @@ class MTLoRA(AdapterMethod):
                     shared, [self.task_sets[t][linear.site.key]() for t in tasks], trunk
                 )
             else:
-                changes[linear.site] = LowRankWeights(shared.down[None], shared.up[None])
+                changes[linear.site] = stack_owners([shared])
         return changes
 
     @staticmethod

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .base import InsertedAdapter
 from .checks import check_positive, check_scale, with_fixed
-from .functional import AdapterWeights, Change
+from .functional import AdapterWeights, Change, stack_owners
 from .matrices import INIT_STD, FactorisedMatrix, PHMMatrix, PlainMatrix
 from .sites import Site
 from .sizes import bottleneck_width, resolve_rank
@@ -105,8 +105,7 @@ class StaticAdapter(InsertedAdapter):
         changes = super().generate(tasks)
         owners = self.owners_of(tasks)
         for site in self.sites:
-            parts = zip(*(self._weights(owner, site) for owner in owners), strict=True)
-            changes[site] = AdapterWeights(*(None if p[0] is None else torch.stack(p) for p in parts))
+            changes[site] = stack_owners(self._weights(owner, site) for owner in owners)
         return changes
 
     def _weights(self, owner: str, site: Site) -> AdapterWeights:

@@ -99,7 +99,7 @@ class WindowCache:
 
     Args:
         max_bytes: Folded biases beyond this many bytes are forgotten, the least recently used first. Swin-T at 512 x 512
-            pixels has 27 MB of them. Defaults to 256 MiB.
+            pixels has 27.5 MB of them. Defaults to 256 MiB.
     """
 
     def __init__(self, max_bytes: int = 256 * 2**20) -> None:
