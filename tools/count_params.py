@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 
 from mmseg_polyhistor.benchmark import BenchmarkRow, count_config, read_benchmark
 from mmseg_polyhistor.engine import ParameterCounts
+from mmseg_polyhistor.profiling.text_table import text_table
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = ROOT / 'model-index.yml'
@@ -144,19 +145,8 @@ def cells(item: Counted) -> tuple[str, ...]:
 
 def table(items: Sequence[Counted], *, markdown: bool) -> str:
     """A table of one group."""
-    lines = [COLUMNS, *map(cells, items)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        [
-            c.rjust(w) if i in NUMBERS else c.ljust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    ]
-    if not markdown:
-        return '\n'.join('  '.join(line).rstrip() for line in text)
-    text.insert(1, ['-' * (w - 1) + (':' if i in NUMBERS else '-') for i, w in enumerate(widths)])
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in text)
+    left = [i for i in range(len(COLUMNS)) if i not in NUMBERS]
+    return text_table([COLUMNS, *map(cells, items)], markdown=markdown, left=left)
 
 
 def main(arguments: list[str] | None = None) -> int:
