@@ -23,7 +23,7 @@ A pixel (for vectors: all three components) that equals `ignore_value` carries n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,9 @@ KINDS = ('semantic', 'binary', 'unit_vector', 'scalar')
 FLIP_RULES = ('keep', 'negate_x')  # what a horizontal flip does to the values, beside moving them
 ROTATION_RULES = ('keep', 'turn_xy')  # what an in-plane rotation does to the values, beside moving them
 ZOOM_RULES = ('keep', 'divide')  # what a zoom does to the values, beside moving them
+
+RESERVED_KEYS = ('img', 'img_path', 'img_shape', 'ori_shape', 'pad_shape', 'tasks', 'seg_fields')
+LARGEST_IGNORE_VALUE = 1 << 24
 
 Colour = tuple[int, int, int]
 
@@ -69,7 +72,8 @@ class TaskSpec:
         palette: RGB colour per class, components in 0..255. Defaults to ().
 
     Raises:
-        ValueError: if a field contradicts another; the message names the task, the field and what is allowed.
+        ValueError: if a field has another type or contradicts another; the message names the task, the field and what is
+            allowed.
     """
 
     name: str
@@ -94,17 +98,45 @@ class TaskSpec:
             if not condition:
                 raise ValueError(f'TaskSpec {self.name!r}: {message}')
 
+        def demand_type(attribute: str, fits: bool, what: str) -> None:
+            demand(fits, f'{attribute} must be {what}, got {getattr(self, attribute)!r}')
+
+        def demand_choice(attribute: str, allowed: tuple[str, ...]) -> None:
+            value = getattr(self, attribute)
+            fits = isinstance(value, str) and value in allowed  # an array is in nothing, and raises
+            demand_type(attribute, fits, f'one of {allowed}')
+
         demand(isinstance(self.name, str) and self.name.isidentifier(), 'the name must be a valid identifier')
-        demand(self.kind in KINDS, f'kind must be one of {KINDS}, got {self.kind!r}')
+        demand_choice('kind', KINDS)
+        demand_type('channels', _is_int(self.channels) and self.channels > 0, 'a positive int')
+        for key in ('gt_key', 'gt_field', 'pred_field'):
+            value = getattr(self, key)
+            demand_type(key, isinstance(value, str) and value.isidentifier(), 'a valid identifier')
         demand(
-            isinstance(self.channels, int) and self.channels > 0,
-            f'channels must be a positive int, got {self.channels!r}',
+            self.gt_key not in RESERVED_KEYS, f'gt_key {self.gt_key!r} is a key of the image: {RESERVED_KEYS}'
         )
-        demand(self.flip in FLIP_RULES, f'flip must be one of {FLIP_RULES}, got {self.flip!r}')
-        demand(self.rotate in ROTATION_RULES, f'rotate must be one of {ROTATION_RULES}, got {self.rotate!r}')
-        demand(self.zoom in ZOOM_RULES, f'zoom must be one of {ZOOM_RULES}, got {self.zoom!r}')
+        demand_type('ignore_value', _is_int(self.ignore_value), 'an int')
+        demand(
+            abs(self.ignore_value) <= LARGEST_IGNORE_VALUE,
+            f'ignore_value must lie within +-{LARGEST_IGNORE_VALUE}, which float32 holds exactly, '
+            f'got {self.ignore_value}',
+        )
+        for key in ('ignore_if_empty', 'lower_is_better'):
+            demand_type(key, isinstance(getattr(self, key), bool), 'True or False')
+        for key, rules in (('flip', FLIP_RULES), ('rotate', ROTATION_RULES), ('zoom', ZOOM_RULES)):
+            demand_choice(key, rules)
         demand(self.gt_field != self.pred_field, f'gt_field and pred_field are both {self.gt_field!r}')
-        demand('type' in self.loss, "loss must be a config dict with the key 'type'")
+        demand(
+            isinstance(self.loss, Mapping) and 'type' in self.loss,
+            f"loss must be a config dict with the key 'type', got {self.loss!r}",
+        )
+        demand_type('metric', isinstance(self.metric, str), 'the name of a metric')
+        demand_type(
+            'classes',
+            isinstance(self.classes, (tuple, list)) and all(isinstance(name, str) for name in self.classes),
+            'a sequence of names',
+        )
+        demand_type('palette', isinstance(self.palette, (tuple, list)), 'a sequence of (red, green, blue)')
         expected = {'binary': 1, 'unit_vector': 3, 'scalar': 1}.get(self.kind)
         demand(
             expected is None or self.channels == expected,
@@ -121,8 +153,8 @@ class TaskSpec:
                 f"{rule}={value!r} acts on {what}; kind {self.kind!r} needs 'keep'",
             )
         demand(
-            all(len(rgb) == 3 and all(0 <= part <= 255 for part in rgb) for rgb in self.palette),
-            f'palette must hold (red, green, blue) in 0..255 per class, got {self.palette!r}',
+            all(_is_colour(rgb) for rgb in self.palette),
+            f'palette must hold (red, green, blue), ints in 0..255, per class, got {self.palette!r}',
         )
         demand(
             not self.ignore_if_empty or self.kind in ('semantic', 'binary'),
@@ -157,6 +189,18 @@ class TaskSpec:
             )
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 3
+        and all(_is_int(part) and 0 <= part <= 255 for part in value)
+    )
+
+
 _TASKS: dict[str, TaskSpec] = {}
 
 
@@ -171,8 +215,11 @@ def register_task(spec: TaskSpec, *, force: bool = False) -> TaskSpec:
         The task, so that the call can stand in an assignment.
 
     Raises:
+        TypeError: if `spec` is no `TaskSpec`.
         ValueError: if the name, or one of the fields, belongs to another task already.
     """
+    if not isinstance(spec, TaskSpec):
+        raise TypeError(f'register_task takes a TaskSpec, got {spec!r}')
     known = _TASKS.get(spec.name)
     if known is not None and known != spec and not force:
         raise ValueError(
@@ -205,32 +252,43 @@ def get_task(name: str) -> TaskSpec:
     Raises:
         ValueError: if there is no such task; the message lists the known ones.
     """
-    if name not in _TASKS:
+    if not isinstance(name, str) or name not in _TASKS:
         raise ValueError(
             f'unknown task {name!r}; known tasks are {list(_TASKS)}. Add one with mmseg_polyhistor.tasks.register_task'
         )
     return _TASKS[name]
 
 
-def get_tasks(names: Iterable[str]) -> tuple[TaskSpec, ...]:
+def get_tasks(names: Iterable[str], where: str = 'tasks') -> tuple[TaskSpec, ...]:
     """The rows of several tasks, in the order given.
 
+    Args:
+        names: The names.
+        where: What they are given as, for the message. Defaults to 'tasks'.
+
     Raises:
+        TypeError: if `names` is no sequence.
         ValueError: if `names` is a plain string, empty, or names a task that is unknown, or one twice.
     """
     if isinstance(names, str):
-        raise ValueError(f'tasks must be a sequence of names, got the string {names!r}; write ({names!r},)')
+        raise ValueError(f'{where} must be a sequence of names, got the string {names!r}; write ({names!r},)')
+    if not isinstance(names, Iterable):
+        raise TypeError(f'{where} must be a sequence of names, got {names!r}')
     names = tuple(names)
     if not names:
-        raise ValueError(f'no task is named; known tasks are {list(_TASKS)}')
+        raise ValueError(f'{where}: no task is named; known tasks are {list(_TASKS)}')
+    try:
+        specs = tuple(get_task(n) for n in names)
+    except ValueError as e:
+        raise ValueError(f'{where}: {e}') from None
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise ValueError(f'tasks named more than once: {twice} in {list(names)}')
-    return tuple(get_task(n) for n in names)
+        raise ValueError(f'{where}: tasks named more than once: {twice} in {list(names)}')
+    return specs
 
 
 def _voc_palette(n: int) -> tuple[Colour, ...]:
-    """PASCAL VOC's colour map: the bits of the index, spread over the high bits of R, G and B (VOC devkit)."""
+    """The first colours of PASCAL VOC's map: the bits of the index, spread over the high bits of R, G and B (VOC devkit)."""
     colours = []
     for index in range(n):
         rgb = [0, 0, 0]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 
 import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
@@ -35,3 +38,42 @@ def shared_data() -> Path:
 def _mmseg_scope() -> None:
     """Every test runs in the scope that a config's `default_scope = 'mmseg'` sets."""
     init_default_scope('mmseg')
+
+
+def _as_rank(rank: int, world_size: int, folder: Path, function: Callable, arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=(folder / 'meeting').as_uri(), rank=rank, world_size=world_size
+    )
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
+    torch.save(function(*arguments), folder / f'result_{rank}.pt')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def run_ranks(tmp_path_factory) -> Callable:
+    """A function (world size, function, arguments) -> what the function returned, in tensors and plain data, rank by rank.
+
+    The ranks are forks of the test, so that what takes longest, the imports, has happened; they talk by gloo. An exception
+    of one ends all.
+    """
+
+    def run(world_size: int, function: Callable, *arguments: object, timeout: float = 100.0) -> list:
+        folder = tmp_path_factory.mktemp('ranks')
+        ranks = torch.multiprocessing.start_processes(
+            _as_rank,
+            (world_size, folder, function, arguments),
+            nprocs=world_size,
+            join=False,
+            start_method='fork',
+        )
+        deadline = time.monotonic() + timeout
+        try:
+            while not ranks.join(timeout=1):
+                assert time.monotonic() < deadline, f'the processes hang: {ranks.pids()}'
+        finally:
+            for process in ranks.processes:
+                process.kill()
+        return [torch.load(folder / f'result_{rank}.pt', weights_only=True) for rank in range(world_size)]
+
+    return run

@@ -17,6 +17,8 @@ import packaging
 import pytest
 import torch
 
+pytestmark = pytest.mark.stack
+
 COMPAT = Path(__file__).resolve().parents[1] / 'mmseg_polyhistor' / 'compat.py'
 
 # A stack in which everything is right: package -> its __init__.py

@@ -266,8 +266,9 @@ SMALL = dict(embed_dims=32, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
 
 
 def shrink(model):
-    """Put a small Swin into the config of a model with a large one."""
+    """Put a small Swin into the config of a model with a large one, and random weights into all: nothing is loaded here."""
     backbone = model.backbone.get('encoder', model.backbone)
+    backbone.pop('init_cfg', None)
     if backbone.arch in ('small', 'base', 'large'):
         backbone.arch = SMALL
         model.decode_heads.in_channels = [32, 64, 128, 256]

@@ -1,10 +1,11 @@
-# Sourced by quickstart.sh and run_tests.sh: a virtual environment in .venv with everything installed.
+# Sourced by quickstart.sh and run_tests.sh: a virtual environment with everything installed.
 #
-#   prepare_environment EXTRAS    creates .venv where it is missing, installs the package with the extras (only when
-#                                 something changed since the last time), and sets PYTHON to its interpreter.
+#   prepare_environment EXTRAS [FOLDER]   creates FOLDER (.venv) where it is missing, installs the package with the extras
+#                                         (only when something changed since the last time), and sets PYTHON to its
+#                                         interpreter.
 #
 # POLYHISTOR_NO_VENV  if set, the interpreter in use is taken as it is: nothing is created or installed
-# POLYHISTOR_PYTHON   the interpreter to build .venv from (default: the first of python3.12, 3.11, 3.10, python3 that fits)
+# POLYHISTOR_PYTHON   the interpreter to build the environment from (default: the first of python3.12, 3.11, 3.10, python3 that fits)
 # POLYHISTOR_PIP_ARGS further arguments for pip, e.g. an index with torch's small CPU wheels
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,7 +25,7 @@ find_python() {
 }
 
 prepare_environment() {
-    local extras="$1" venv="$ROOT/.venv" stamp want base
+    local extras="$1" venv="$ROOT/${2:-.venv}" stamp want base
     if [ -n "${POLYHISTOR_NO_VENV:-}" ]; then
         PYTHON="${POLYHISTOR_PYTHON:-python}"
         return

@@ -17,6 +17,9 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook', interval=1))
 custom_hooks = [
+    dict(type='TaskCheckHook'),
+    dict(type='FiniteTrainingHook', on_nonfinite='stop'),
+    dict(type='BoundedHistoryHook'),
     dict(type='ParameterReportHook'),
     dict(type='SyncBuffersHook'),  # several processes: validate with the mean of their BatchNorm statistics
 ]

@@ -9,4 +9,4 @@ model = dict(backbone=dict(adapter=dict(type='PolyhistorLite', ratio=2, rank=-4)
 # There is no single-task row to take a gain against, so the last checkpoint is the one to keep.
 default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(_delete_=True, type='SafeCheckpointHook', interval=4, max_keep_ckpts=2))
-custom_hooks = [dict(type='ParameterReportHook'), dict(type='SyncBuffersHook'), dict(type='ProgressBarHook')]
+custom_hooks = [*_base_.custom_hooks, dict(type='ProgressBarHook')]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from torch import nn
 
-__all__ = ['check_flags', 'check_keys', 'check_names', 'check_positive', 'check_scale', 'with_fixed']
+__all__ = [
+    'check_flags',
+    'check_keys',
+    'check_keywords',
+    'check_names',
+    'check_positive',
+    'check_scale',
+    'with_fixed',
+]
 
 
 def check_names(
@@ -48,6 +57,25 @@ def check_keys(argument: str, names: Sequence[str]) -> tuple[str, ...]:
         if '.' in name or hasattr(nn.ModuleDict, name):
             raise ValueError(f'{argument}: {name!r} cannot be a key of a torch ModuleDict; take another name')
     return tuple(names)
+
+
+def check_keywords(cls: type, given: Mapping[str, Any]) -> None:
+    """Keyword arguments that a class, or one of its bases, names in its constructor.
+
+    Python's own error would name the base that was the last to see the argument, and not what is allowed.
+
+    Raises:
+        TypeError: names those that are unknown, and all that there are.
+    """
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = {
+        name
+        for base in cls.__mro__
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind in named
+    } - {'self'}
+    if unknown := sorted(set(given) - known):
+        raise TypeError(f'{cls.__name__} takes no {unknown}; it takes {sorted(known)}')
 
 
 def check_flags(**flags: Any) -> None:

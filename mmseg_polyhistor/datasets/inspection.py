@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
-from PIL import Image
 
 from ..tasks import TaskSpec, get_tasks
 from .file_scan import FileScan
-from .labels import LabelError, valid_pixels, without_empty
+from .labels import LabelError, SampleError, valid_pixels, without_empty
+from .photographs import check_photograph, read_head
 from .readers import read_label
 
 __all__ = ['SampleReport', 'SplitSummary', 'TaskSummary', 'inspect_sample', 'summarise']
@@ -23,8 +23,8 @@ class SampleReport:
     """What is in the files of one sample.
 
     Attributes:
-        image_error: What is wrong with the image, or None. The labels of a broken image are not read, because their
-            size cannot be checked.
+        image_error: What is wrong with the image, or None: it is broken, or `check_photograph` refuses it. The labels of
+            such an image are not read, because their size, or their place, cannot be checked.
         errors: What is wrong with the label, for each task with a broken one.
         counts: Pixels per value, for each task with a sound label: of the class ids 0..255, or, for vectors, (valid,
             and of these: z < 0, y > 1/2, y < -1/2; ignored), or, for quantities, (valid, and of these: below each of
@@ -59,8 +59,6 @@ def _count_quantities(label: np.ndarray, spec: TaskSpec) -> np.ndarray:
     return np.array([values.size, *((values < limit).sum() for limit in DECADES), (~valid).sum()])
 
 
-EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images
-
 COUNT = {
     'semantic': _count_classes,
     'binary': _count_classes,
@@ -73,10 +71,13 @@ def inspect_sample(sample: Mapping[str, Any]) -> SampleReport:
     """Decode image and labels of a sample of a `FileScan`; a broken file becomes an entry of the report."""
     try:
         results = LoadImageFromFile(imdecode_backend='pillow')(dict(img_path=sample['img_path']))
-        with Image.open(sample['img_path']) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+        turned = read_head(sample['img_path']).turned
     except Exception as e:
         return SampleReport(image_error=f'{sample["img_path"]}: {type(e).__name__}: {e}')
+    try:
+        check_photograph(sample['img_path'])
+    except SampleError as e:
+        return SampleReport(image_error=str(e), turned=turned)
     report = SampleReport(turned=turned)
     for spec in get_tasks(sample['tasks']):
         path = sample['label_paths'][spec.name]

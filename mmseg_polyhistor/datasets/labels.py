@@ -13,7 +13,9 @@ from ..tasks import TaskSpec
 __all__ = [
     'LabelError',
     'SampleError',
+    'check_ids',
     'check_label',
+    'check_size',
     'ignore_map',
     'label_error',
     'scalars',
@@ -138,13 +140,7 @@ def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path:
             of range, or a quantity is negative or not finite.
     """
     dtype, tail = LAYOUT[spec.kind]
-    if label.shape[:2] != tuple(shape):
-        turned = label.shape[1::-1] == tuple(shape)
-        raise label_error(
-            path,
-            f'a label map of {_size(label.shape)} pixels (height x width)',
-            f"the image's size, {_size(shape)}" + (TURNED if turned else ''),
-        )
+    check_size(label.shape, shape, path)
     if label.dtype != dtype or label.shape[2:] != tail:
         raise label_error(
             path,
@@ -156,6 +152,22 @@ def check_label(label: np.ndarray, spec: TaskSpec, shape: tuple[int, int], path:
     if spec.kind == 'scalar':
         _check_quantities(label, spec, path)
     return label
+
+
+def check_size(size: tuple[int, ...], shape: tuple[int, int], path: str) -> None:
+    """A label map must be as large as its image. A reader that knows the size before it decodes the file checks it then: a
+    file of a few bytes may claim any size.
+
+    Raises:
+        LabelError: if the first two of `size` are not `shape`, (height, width).
+    """
+    if tuple(size[:2]) != tuple(shape):
+        turned = tuple(size[1::-1]) == tuple(shape)
+        raise label_error(
+            path,
+            f'a label map of {_size(size)} pixels (height x width)',
+            f"the image's size, {_size(shape)}" + (TURNED if turned else ''),
+        )
 
 
 def check_ids(ids: np.ndarray, spec: TaskSpec, path: str) -> None:

@@ -13,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
+from ..adapters.checks import check_keywords
 from ..tasks import TaskSpec, get_tasks, register_task
 from .file_scan import FileScan, first_names, read_ids, scan_files, source_files
 from .labels import SampleError
@@ -50,7 +51,7 @@ class MultiTaskDataset(BaseDataset):
     written anywhere under `data_root`.
 
     A photograph with an EXIF orientation is turned when `LoadImageFromFile` reads it: its labels must be drawn on the
-    turned photograph.
+    turned photograph. Where their size cannot tell whether they were, `LoadMultiTaskAnnotations` refuses it.
 
     A sample holds `img_path`, `tasks`, `label_paths` (per task, the path or None), `label_readers`, `seg_fields` and
     `sample_idx`. The metainfo holds `tasks`, and `classes` and `palette` of the first semantic task unless `METAINFO`
@@ -59,7 +60,7 @@ class MultiTaskDataset(BaseDataset):
     Args:
         ann_file: List of ids, one a line; blank lines are passed over. Defaults to ''.
         tasks: Names of the tasks, in order (see `mmseg_polyhistor.tasks`). Defaults to None: every task in `sources`.
-        data_root: What relative paths start from. Defaults to ''.
+        data_root: What relative paths start from; a `~` is the home folder. Defaults to ''.
         data_prefix: Folder per kind of file, or several folders that are looked through in order. Defaults to None.
         suffixes: What an id is followed by, per kind of file. Defaults to None.
         sources: Reader and kinds of file, per task. Defaults to None.
@@ -94,8 +95,9 @@ class MultiTaskDataset(BaseDataset):
         pipeline: Sequence[dict | Callable] = (),
         **kwargs: Any,
     ) -> None:
+        check_keywords(type(self), kwargs)
         self.sources = {**copy.deepcopy(dict(self.SOURCES)), **(sources or {})}
-        self.specs = get_tasks(self.sources if tasks is None else tasks)
+        self.specs = get_tasks(self.sources if tasks is None else tasks, f'{type(self).__name__}: tasks')
         self.tasks = tuple(spec.name for spec in self.specs)
         self.suffixes = {**self.SUFFIXES, **(suffixes or {})}
         self.allow_missing = allow_missing
@@ -104,7 +106,7 @@ class MultiTaskDataset(BaseDataset):
         super().__init__(
             ann_file=os.fspath(ann_file),
             metainfo=self._complete_metainfo(metainfo or {}),
-            data_root=os.fspath(data_root or ''),
+            data_root=osp.expanduser(os.fspath(data_root or '')),
             data_prefix=prefix,
             pipeline=list(pipeline),
             **kwargs,
@@ -184,6 +186,11 @@ class MultiTaskDataset(BaseDataset):
     # ------------------------------------------------------------------------------------------- the files
     def scan_files(self) -> FileScan:
         """Look for the files of all images of the list; see `read_ids` for what it raises."""
+        if not osp.isfile(self.ann_file) and self.data_root and not osp.isdir(self.data_root):
+            raise FileNotFoundError(
+                f'the list of images {self.ann_file} does not exist; check data_root: {self.data_root!r} is no folder, seen '
+                f'from {os.getcwd()}'
+            )
         return scan_files(read_ids(self.ann_file), self.tasks, self.sources, self.data_prefix, self.suffixes)
 
     def load_data_list(self) -> list[dict[str, Any]]:

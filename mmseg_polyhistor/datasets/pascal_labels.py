@@ -8,11 +8,11 @@ from functools import lru_cache
 from importlib import resources
 
 import numpy as np
-from scipy.io import loadmat
 
 from ..tasks import TaskSpec
 from .label_cache import cached_map
-from .labels import label_error, unit_vectors
+from .labels import check_size, label_error, unit_vectors
+from .mat_files import read_mat
 from .readers import decode_vectors, register_reader
 from .thinning import thin
 
@@ -37,17 +37,19 @@ def load_mat(path: str, key: str) -> np.ndarray:
     """The variable `key` of a MATLAB file (version 5 to 7).
 
     Raises:
-        LabelError: if the file cannot be read or has no such variable.
+        LabelError: if the file cannot be read, has no such variable, or holds a sparse matrix under this name.
     """
     expected = f"a MATLAB file (version 5 to 7) with the variable '{key}'"
     try:
-        content = loadmat(path, appendmat=False)
-    except Exception as e:  # scipy lets through whatever its parser stumbles over, MemoryError included
+        content = read_mat(path)
+    except Exception as e:  # scipy lets through whatever its parser stumbles over
         raise label_error(path, f'a file that cannot be read ({type(e).__name__}: {e})', expected) from e
     if key not in content:
         raise label_error(
             path, f'the variables {[name for name in content if not name.startswith("__")]}', expected
         )
+    if not isinstance(content[key], np.ndarray):
+        raise label_error(path, f'the variable {key!r} as a {type(content[key]).__name__}', expected)
     return content[key]
 
 
@@ -82,6 +84,8 @@ def parse_parts(path: str, shape: tuple[int, int]) -> np.ndarray:
     anno = load_mat(path, 'anno')
     merged = np.zeros(shape, np.uint8)
     try:
+        if anno.dtype.names is None:
+            raise TypeError(f'an array of {anno.dtype}, no struct')
         persons = [obj for obj in anno[0][0][1].ravel() if int(obj[1].item()) == PERSON]
         parts = [(str(part[0].item()), np.asarray(part[1])) for obj in persons for part in obj[3].ravel()]
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as e:
@@ -137,7 +141,7 @@ def read_pascal_normals(
         LabelError: if one of the files cannot be read, their sizes differ, or an id is beyond 459.
     """
     context = load_context(context_path)
-    vectors = decode_vectors(path)
+    vectors = decode_vectors(path, shape)
     if vectors.shape[:2] != context.shape:
         raise label_error(
             context_path,
@@ -179,7 +183,9 @@ def read_pascal_edges(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> n
     Raises:
         LabelError: if the file cannot be read, or an id is beyond 459.
     """
-    return thin(borders(load_context(path))).astype(np.uint8)
+    context = load_context(path)
+    check_size(context.shape, shape, path)  # before the work, and OpenCV has none to do on an empty map
+    return thin(borders(context)).astype(np.uint8)
 
 
 def borders(ids: np.ndarray) -> np.ndarray:

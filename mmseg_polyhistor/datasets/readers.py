@@ -10,6 +10,9 @@ type='index_image')))`); a user adds a format with one function:
 
 from __future__ import annotations
 
+import io
+import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from ..tasks import TaskSpec
-from .labels import check_ids, check_label, label_error, scalars, unit_vectors
+from .labels import LabelError, check_ids, check_label, check_size, label_error, scalars, unit_vectors
+from .photographs import EXIF_ORIENTATION
 
 __all__ = ['LabelReader', 'get_reader', 'known_readers', 'read_label', 'register_reader']
 
@@ -86,25 +90,46 @@ def read_label(path: str, spec: TaskSpec, shape: tuple[int, int], reader: Mappin
     return check_label(label, spec, shape, path)
 
 
-def open_image(path: str, modes: Mapping[str, str]) -> np.ndarray:
-    """Decode an image file whose Pillow mode is one of `modes` (mode -> its description), without any conversion.
+# What labels are stored in. Pillow knows more formats, among them PostScript, which it hands to another program.
+FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'PPM', 'WEBP')
+
+
+def open_image(path: str, modes: Mapping[str, str], shape: tuple[int, int]) -> np.ndarray:
+    """Decode an image file of (height, width) `shape` whose Pillow mode is one of `modes` (mode -> its description),
+    without any conversion.
 
     Palette images give their indices.
 
     Raises:
-        LabelError: if the file cannot be decoded (absent, empty, truncated, no image) or has another mode.
+        LabelError: if the file cannot be decoded (absent, empty, truncated, no image of `FORMATS`), has another mode or
+            size, or has an EXIF orientation, which would leave open how it lies on its photograph.
     """
     expected = ' or '.join(modes.values())
     try:
-        with Image.open(path) as image:
+        with open(path, 'rb') as file:
+            content = io.BytesIO(
+                file.read()
+            )  # of a file, Python allocates what a chunk claims before it reads it
+        with Image.open(content, formats=FORMATS) as image:
             mode, size = image.mode, image.size
+            if mode in modes:
+                check_size(size[::-1], shape, path)
             array = np.array(image) if mode in modes else None
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except LabelError:
+        raise
     except (
         Exception
     ) as e:  # Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error ...
         raise label_error(path, f'a file that cannot be decoded ({type(e).__name__}: {e})', expected) from e
     if array is None:
         raise label_error(path, f'an image of mode {mode}, {size[1]} x {size[0]} pixels', expected)
+    if orientation in range(2, 9):
+        raise label_error(
+            path,
+            f'the EXIF orientation {orientation}',
+            f'{expected}, stored as it is meant, without an orientation',
+        )
     return array
 
 
@@ -118,7 +143,7 @@ def read_index_image(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np
     Raises:
         LabelError: also for a colour image, and for ids beyond the task's classes.
     """
-    ids = open_image(path, INDEX_MODES)
+    ids = open_image(path, INDEX_MODES, shape)
     if ids.dtype != np.uint8:
         check_ids(ids, spec, path)  # before 8 bits cut them off
     return ids.astype(np.uint8, copy=False)
@@ -131,12 +156,12 @@ def read_grey_image(
     """1 where an 8-bit grey image, divided by 255, exceeds `threshold` (0 <= threshold < 1), else 0: uint8 (H, W)."""
     if not 0 <= threshold < 1:
         raise ValueError(f'threshold of the reader grey_image must lie in 0..1, below 1; got {threshold!r}')
-    return (open_image(path, {'L': '8-bit grey'}) > 255 * threshold).astype(np.uint8)
+    return (open_image(path, {'L': '8-bit grey'}, shape) > 255 * threshold).astype(np.uint8)
 
 
-def decode_vectors(path: str) -> np.ndarray:
+def decode_vectors(path: str, shape: tuple[int, int]) -> np.ndarray:
     """Vectors from an 8-bit RGB image: 2 * rgb / 255 - 1 for (x, y, z), float32 (H, W, 3), not normalised."""
-    rgb = open_image(path, {'RGB': '8-bit RGB (x, y, z)'})
+    rgb = open_image(path, {'RGB': '8-bit RGB (x, y, z)'}, shape)
     vectors = rgb * np.float32(2 / 255)
     vectors -= np.float32(1)
     return vectors
@@ -148,7 +173,7 @@ def read_vector_image(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> n
 
     A pixel without direction (shorter than 0.1: middle grey) is ignored.
     """
-    return unit_vectors(decode_vectors(path), spec.ignore_value)
+    return unit_vectors(decode_vectors(path, shape), spec.ignore_value)
 
 
 @register_reader('vector_npy')
@@ -161,6 +186,7 @@ def read_vector_npy(path: str, *, spec: TaskSpec, shape: tuple[int, int]) -> np.
     vectors = load_npy(path, expected)
     if vectors.ndim != 3 or vectors.shape[2] != 3 or vectors.dtype.kind != 'f':
         raise label_error(path, f'{vectors.dtype} {vectors.shape}', expected)
+    check_size(vectors.shape, shape, path)  # OpenCV has no work to do on an empty map
     return unit_vectors(np.ascontiguousarray(vectors, np.float32), spec.ignore_value)
 
 
@@ -171,12 +197,32 @@ def load_npy(path: str, expected: str) -> np.ndarray:
         LabelError: if the file cannot be decoded, or is an archive; `expected` says what it should be.
     """
     try:
+        _check_header(path)
         array = np.load(path, allow_pickle=False)
     except Exception as e:  # numpy raises ValueError, OSError, EOFError, and more for hostile headers
         raise label_error(path, f'a file that cannot be decoded ({type(e).__name__}: {e})', expected) from e
     if not isinstance(array, np.ndarray):
         raise label_error(path, f'an archive of arrays {list(array)}', expected)
     return array
+
+
+def _check_header(path: str) -> None:
+    """ValueError for a `.npy` file that claims more bytes than it holds, which `np.load` would allocate."""
+    with open(path, 'rb') as file:
+        if file.read(6) != np.lib.format.MAGIC_PREFIX:
+            return  # another format, which `np.load` tells apart
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:  # version 3: names of fields, which a map of numbers has none of
+            raise ValueError(f'version {version} of the format')
+        shape, _, dtype = read_header(file)
+        claimed, held = math.prod(shape) * dtype.itemsize, os.path.getsize(path) - file.tell()
+        if not dtype.hasobject and claimed > held:
+            raise ValueError(f'{claimed} bytes of {dtype} {shape}, of which {held} are there')
 
 
 def _positive(reader: str, factor: float) -> float:
@@ -209,4 +255,4 @@ def read_scalar_image(path: str, *, spec: TaskSpec, shape: tuple[int, int], fact
     task's ignore value is ignored: for depth, black.
     """
     modes = {mode: name for mode, name in INDEX_MODES.items() if mode != 'P'}
-    return scalars(open_image(path, modes), spec.ignore_value, _positive('scalar_image', factor))
+    return scalars(open_image(path, modes, shape), spec.ignore_value, _positive('scalar_image', factor))

@@ -2,7 +2,16 @@
 
 from . import safe_load  # noqa: F401  (replaces mmengine's loaders)
 from .file_backend import AtomicLocalBackend
-from .hooks import ParameterReportHook, ProgressBarHook, SafeCheckpointHook
+from .hooks import (
+    AdapterCheckpointHook,
+    BoundedHistoryHook,
+    FiniteTrainingHook,
+    NonFiniteError,
+    ParameterReportHook,
+    ProgressBarHook,
+    SafeCheckpointHook,
+    TaskCheckHook,
+)
 from .loops import SeededEpochBasedTrainLoop, SeededIterBasedTrainLoop
 from .optim_wrapper_constructor import TrainableOptimWrapperConstructor
 from .param_count import ParameterCounts, count_parameters
@@ -10,7 +19,11 @@ from .plain_data import NotPlainError, to_plain
 from .seeding import SeededDataset, SeededSampler, seed_generators
 
 __all__ = [
+    'AdapterCheckpointHook',
     'AtomicLocalBackend',
+    'BoundedHistoryHook',
+    'FiniteTrainingHook',
+    'NonFiniteError',
     'NotPlainError',
     'ParameterCounts',
     'ParameterReportHook',
@@ -20,6 +33,7 @@ __all__ = [
     'SeededEpochBasedTrainLoop',
     'SeededIterBasedTrainLoop',
     'SeededSampler',
+    'TaskCheckHook',
     'TrainableOptimWrapperConstructor',
     'count_parameters',
     'seed_generators',

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from .disk import disk_error
+
 __all__ = ['default_work_dir', 'run_mmseg_tool']
 
 
@@ -29,20 +31,33 @@ def run_mmseg_tool(name: str) -> None:
 
     Raises:
         FileNotFoundError: if the installed mmseg lacks the tool.
-        SystemExit: for a command line that cannot work; the message says why.
+        SystemExit: for a command line that cannot work, or a work dir that cannot be made; the message says why.
+        OSError: if a disk is full, with the state of the work dir's disk where Python names no file.
     """
     tool = _load_tool(name)
     args = tool.parse_args()
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
-    if args.work_dir is None and cfg.get('work_dir') is None:
-        sys.argv += ['--work-dir', default_work_dir(args.config)]
+    given = args.work_dir or cfg.get('work_dir')
+    work_dir = str(Path(given or default_work_dir(args.config)).expanduser())
+    if work_dir != given:
+        sys.argv += ['--work-dir', work_dir]
     if get_device() == 'cpu':
         if getattr(args, 'amp', False):
             raise SystemExit(f'{name}: --amp needs a GPU, and none is available; train without it on a CPU')
         if args.launcher != 'none':
             _prepare_cpu_processes(name, args.launcher, cfg)
-    tool.main()
+    try:
+        tool.main()
+    except OSError as e:
+        if not Path(work_dir).is_dir():
+            raise SystemExit(
+                f'{name}: the work dir {work_dir!r} cannot be made ({e.strerror}): {_in_the_way(work_dir)}; name another '
+                'one by --work-dir'
+            ) from e
+        if e.filename is None:
+            raise disk_error(e, work_dir, 'a file') from e
+        raise
     if dist.is_initialized():
         # The runner is cyclic garbage that keeps gloo's threads alive; one of them may still let go of a Python object
         # while the interpreter shuts down, which aborts the process after all work is done.
@@ -58,6 +73,15 @@ def default_work_dir(config: str) -> str:
     parts = Path(config).absolute().with_suffix('').parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == 'configs']
     return str(Path('work_dirs', *parts[(folders[-1] + 1 if folders else -1) :]))
+
+
+def _in_the_way(folder: str) -> str:
+    """What keeps a folder from being made."""
+    paths = (Path(folder), *Path(folder).absolute().parents)
+    there = next(path for path in paths if path.exists() or path.is_symlink())
+    if there.is_dir():
+        return f'nothing can be written to {str(there)!r}'
+    return f'{str(there)!r} is {"a file" if there.exists() else "a symbolic link to nothing"}'
 
 
 def _load_tool(name: str) -> ModuleType:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 from torch import nn
 
 __all__ = ['TrainableOptimWrapperConstructor']
@@ -28,12 +30,32 @@ class TrainableOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimiser wrapper.
 
         Raises:
-            ValueError: if the model has no trainable parameter.
+            ValueError: if the model has no trainable parameter, the optimiser is not registered, or `clip_grad` holds
+                what torch's clipping does not take.
         """
+        name = self.optimizer_cfg.get('type')
+        if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+            raise ValueError(
+                f'optim_wrapper.optimizer.type={name!r} is not registered; registered are {_registered(OPTIMIZERS)}'
+            )
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f'{type(model).__name__} has no trainable parameter: nothing to optimise')
         with _frozen_hidden(model):
-            return super().__call__(model)
+            wrapper = super().__call__(model)
+        if wrapper.clip_grad_kwargs:
+            allowed = list(inspect.signature(wrapper.clip_func).parameters)[1:]
+            if unknown := [key for key in wrapper.clip_grad_kwargs if key not in allowed]:
+                raise ValueError(
+                    f'optim_wrapper.clip_grad: torch.nn.utils.{wrapper.clip_func.__name__} takes no {unknown}; allowed: '
+                    f"{allowed}, and type='norm' or 'value'"
+                )
+        return wrapper
+
+
+def _registered(registry: Registry) -> list[str]:
+    """The names in a registry and its parents."""
+    above = _registered(registry.parent) if registry.parent is not None else []
+    return sorted({*registry.module_dict, *above})
 
 
 @contextmanager

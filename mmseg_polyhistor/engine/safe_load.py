@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.runner import CheckpointLoader
 
 __all__ = ['load_from_http', 'load_from_local']
@@ -39,20 +42,47 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 def load_from_http(filename: str, map_location: Any = None) -> dict:
     """Load a checkpoint by its URL, through torch's cache, in place of mmengine's loader of this name.
 
-    mmengine calls `torch.hub.load_state_dict_from_url` with its default, which is no protection in any torch.
+    mmengine calls `torch.hub.load_state_dict_from_url` with its default, which is no protection in any torch; it has the
+    other processes wait for ever where the first one fails; and it keeps a download that broke off.
+
+    The first process downloads, the others find the file in the cache. If one process fails, all raise the same error.
 
     Raises:
-        RuntimeError: if the file holds more than tensors and plain data, cannot be read or downloaded.
+        RuntimeError: if the file cannot be downloaded or read, or holds more than tensors and plain data. What was
+            downloaded is removed from the cache then.
     """
-    checkpoint = None
-    for turn in (True, False):  # the first process downloads, the others find the file in the cache
+    checkpoint = error = None
+    for turn in (True, False):
         if is_main_process() is turn:
-            with _named_errors(filename):
-                checkpoint = torch.hub.load_state_dict_from_url(
-                    filename, map_location=map_location, progress=sys.stderr.isatty(), weights_only=True
-                )
-        barrier()
+            try:
+                checkpoint = _download_and_load(filename, map_location)
+            except RuntimeError as e:
+                error = e
+        # Nobody goes on before all have been told.
+        reasons = all_gather_object(None if error is None else str(error))
+        failed = [rank for rank, reason in enumerate(reasons) if reason is not None]
+        if failed:
+            raise error or RuntimeError(f'{reasons[failed[0]]} (told by process {failed[0]})')
     return checkpoint
+
+
+def _download_and_load(url: str, map_location: Any) -> dict:
+    """Raises RuntimeError as `load_from_http` does, for this process alone."""
+    cache = Path(torch.hub.get_dir(), 'checkpoints')
+    name = os.path.basename(urlparse(url).path)
+    try:
+        with _named_errors(url):
+            return torch.hub.load_state_dict_from_url(
+                url,
+                model_dir=str(cache),
+                map_location=map_location,
+                progress=sys.stderr.isatty(),
+                file_name=name,
+                weights_only=True,
+            )
+    except RuntimeError:
+        (cache / name).unlink(missing_ok=True)  # torch takes whatever the server sent for the whole file
+        raise
 
 
 @contextmanager
@@ -63,12 +93,19 @@ def _named_errors(source: str) -> Iterator[None]:
         raise RuntimeError(
             f'the checkpoint {source!r} was not loaded: it is broken, or holds more than tensors and plain data, and '
             'unpickling other objects can run code. (Checkpoints of stock mmengine hold their log history as '
-            f'objects; SafeCheckpointHook saves it as plain data.) torch says: {e}'
+            f'objects; SafeCheckpointHook saves it as plain data.) torch says: {_reason(e)}'
         ) from e
-    except URLError as e:
+    except (URLError, HTTPException) as e:
         raise RuntimeError(
             f'the checkpoint {source!r} cannot be downloaded: {e}. Where there is no network, fetch the file elsewhere '
             'and give its path'
         ) from e
-    except (EOFError, RuntimeError, OSError) as e:
-        raise RuntimeError(f'the checkpoint {source!r} cannot be read: {e}') from e
+    except Exception as e:  # of files of another kind: IndexError, KeyError, ..., from within the unpickler
+        raise RuntimeError(f'the checkpoint {source!r} cannot be read: {type(e).__name__}: {e}') from e
+
+
+def _reason(error: UnpicklingError) -> str:
+    """What torch found, without its advice to load the file again with the protection switched off."""
+    advice = ('Weights only load failed', 'Please file an issue', 'Check the documentation')
+    lines = [line.strip() for line in str(error).splitlines()]
+    return ' '.join(line for line in lines if line and not line.startswith(advice))

@@ -54,6 +54,10 @@ class Accumulator(ABC):
     def reduce(self, counts: Sequence[Any]) -> dict[str, float]:
         """The metrics of a set of counted images; all are nan where no image has a valid pixel."""
 
+    @abstractmethod
+    def valid_pixels(self, count: Any) -> int:
+        """How many pixels of a counted image have a truth."""
+
     def remarks(self, counts: Sequence[Any]) -> list[str]:
         """What a reader of the metrics must know, a sentence each."""
         return []

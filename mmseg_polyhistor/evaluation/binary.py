@@ -56,6 +56,10 @@ class BinaryAccumulator(Accumulator):
         bins = len(THRESHOLDS) + 1
         return torch.bincount(truth * bins + passed, minlength=2 * bins).view(2, bins).cpu().numpy()
 
+    def valid_pixels(self, count: np.ndarray) -> int:
+        """See `Accumulator.valid_pixels`."""
+        return int(count.sum())
+
     def reduce(self, counts: Sequence[np.ndarray]) -> dict[str, float]:
         """See `Accumulator.reduce`; keys `mIoU`, `maxF`, `maxF1`, in percent."""
         counts = [c for c in counts if c.sum()]

@@ -85,6 +85,10 @@ class BoundaryAccumulator(Accumulator):
             counts[:, index] = lines.sum(), matched_pixels(lines, true, radius)
         return BoundaryCounts(int(valid.sum()), int(true.sum()), *counts)
 
+    def valid_pixels(self, count: BoundaryCounts) -> int:
+        """See `Accumulator.valid_pixels`."""
+        return count.pixels
+
     def reduce(self, counts: Sequence[BoundaryCounts]) -> dict[str, float]:
         """See `Accumulator.reduce`; keys `odsF`, `odsP`, `odsR`, in percent."""
         best = _best(counts)

@@ -90,7 +90,8 @@ class MultiTaskMetric(BaseMetric):
         self.format_only = format_only
         self.accumulators: dict[str, Accumulator] = {}
         self._images: dict[str, str] = {}  # name of the files written -> the image
-        self._tasks_of_dataset = tasks is None
+        #: Whether the tasks are the data set's, as the config names none.
+        self.tasks_of_dataset = tasks is None
         if tasks is not None:
             self._use_tasks(tasks)
 
@@ -98,7 +99,7 @@ class MultiTaskMetric(BaseMetric):
     def dataset_meta(self, dataset_meta: dict) -> None:
         """Set the dataset's meta information; the tasks come from it where the config names none."""
         self._dataset_meta = dataset_meta
-        if self._tasks_of_dataset:
+        if self.tasks_of_dataset:
             if 'tasks' not in dataset_meta:
                 raise ValueError(
                     f"the dataset's metainfo names no tasks (its keys: {list(dataset_meta)}); "
@@ -107,7 +108,7 @@ class MultiTaskMetric(BaseMetric):
             self._use_tasks(dataset_meta['tasks'])
 
     def _use_tasks(self, tasks: Sequence[str]) -> None:
-        specs = get_tasks(tasks)
+        specs = get_tasks(tasks, 'MultiTaskMetric: tasks')
         if self.reference is not None:
             missing = [spec.name for spec in specs if spec.name not in self.reference]
             if missing:
@@ -123,6 +124,15 @@ class MultiTaskMetric(BaseMetric):
         if not self.accumulators:
             raise ValueError('no task to evaluate: set tasks=(...) of MultiTaskMetric, or its dataset_meta')
         return tuple(a.spec for a in self.accumulators.values())
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The keys of what an evaluation reports, with the prefix."""
+        if self.format_only:
+            return ()
+        names = [f'{name}.{key}' for name, a in self.accumulators.items() for key in a.reduce([])]
+        names += [] if self.reference is None else ['gain']
+        return tuple(f'{self.prefix}/{name}' if self.prefix else name for name in names)
 
     # ------------------------------------------------------------------------------------------- one batch
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -181,6 +191,12 @@ class MultiTaskMetric(BaseMetric):
         return metrics
 
     def _log(self, name: str, accumulator: Accumulator, counts: list) -> None:
+        without = sum(accumulator.valid_pixels(count) == 0 for count in counts)
+        if 0 < without < len(counts):
+            print_log(
+                f'{name}: {without} of {len(counts)} images have no valid pixel and do not count',
+                logger='current',
+            )
         for remark in accumulator.remarks(counts):
             print_log(f'{name}: {remark}', logger='current')
         table = accumulator.table(counts) if self.per_class else None

@@ -79,6 +79,10 @@ class ScalarAccumulator(Accumulator):
             within=tuple(int((ratio < limit).sum()) for limit in RATIOS),
         )
 
+    def valid_pixels(self, count: ScalarCounts) -> int:
+        """See `Accumulator.valid_pixels`."""
+        return count.pixels
+
     def reduce(self, counts: Sequence[ScalarCounts]) -> dict[str, float]:
         """See `Accumulator.reduce`; keys `rmse` in the label's unit, `abs_rel`, `delta1`, `delta2`, `delta3` in percent."""
         pixels, positive = sum(c.pixels for c in counts), sum(c.positive for c in counts)
@@ -92,3 +96,8 @@ class ScalarAccumulator(Accumulator):
                 for k, number in enumerate(within, start=1)
             },
         }
+
+    def remarks(self, counts: Sequence[ScalarCounts]) -> list[str]:
+        """How many true zeros have no relative error."""
+        zeros = sum(c.pixels - c.positive for c in counts)
+        return [f'{zeros} pixels whose truth is 0 count in rmse alone'] if zeros else []

@@ -50,6 +50,10 @@ class SemanticAccumulator(Accumulator):
         areas = [torch.bincount(x, minlength=classes) for x in (guess[guess == truth], guess, truth)]
         return torch.stack(areas).cpu().numpy()
 
+    def valid_pixels(self, count: np.ndarray) -> int:
+        """See `Accumulator.valid_pixels`."""
+        return int(count[2].sum())
+
     def reduce(self, counts: Sequence[np.ndarray]) -> dict[str, float]:
         """See `Accumulator.reduce`; keys `mIoU`, `aAcc`, `mAcc`, in percent."""
         hits, _, true = self._sum(counts)

@@ -87,6 +87,10 @@ class UnitVectorAccumulator(Accumulator):
             histogram=torch.bincount(bins, minlength=BINS).cpu().numpy().astype(np.uint32),
         )
 
+    def valid_pixels(self, count: AngleCounts) -> int:
+        """See `Accumulator.valid_pixels`."""
+        return count.pixels
+
     def reduce(self, counts: Sequence[AngleCounts]) -> dict[str, float]:
         """See `Accumulator.reduce`; keys `mean`, `median`, `rmse` in degrees, `under_*` in percent."""
         pixels = sum(c.pixels for c in counts)

@@ -39,12 +39,12 @@ def tool(repo: Path) -> ModuleType:
 def test_photographs_with_an_orientation_are_found(
     pascal_tree: SimpleNamespace, orientation: int, turned: bool
 ) -> None:
-    """Turned by half, an image has its label's size all the same: nothing else would tell."""
+    """Turned by half, an image has its label's size all the same: it is a problem, as it is in training."""
     turn(pascal_tree.root / 'JPEGImages/2008_000002.jpg', orientation, pascal_tree.shape)
     dataset = PascalContextMTDataset(data_root=str(pascal_tree.root), tasks=('saliency',))
     reports = [inspect_sample(dataset.get_data_info(k)) for k in range(3)]
     assert [report.turned for report in reports] == [False, turned, False]
-    assert [report.image_error for report in reports] == [None] * 3
+    assert [report.image_error is not None for report in reports] == [False, orientation == 3, False]
     assert bool(reports[1].errors) == (orientation == 6), 'height and width are swapped'
 
 
@@ -92,12 +92,16 @@ def test_counts_of_quantities(tmp_path: Path, tool: ModuleType) -> None:
 def test_the_tool_names_them(
     pascal_tree: SimpleNamespace, tool: ModuleType, capsys: pytest.CaptureFixture
 ) -> None:
-    turn(pascal_tree.root / 'JPEGImages/2008_000002.jpg', 3, pascal_tree.shape)
+    photograph = pascal_tree.root / 'JPEGImages/2008_000002.jpg'
     arguments = [str(pascal_tree.root), '--tasks', 'saliency', '--split', 'train']
+    turn(photograph, 6, pascal_tree.shape[::-1])
     assert tool.main(arguments) == 0
     out = capsys.readouterr().out
     assert 'note: train: 1 images have an EXIF orientation' in out
-    assert f'drawn on the turned images: {pascal_tree.root}/JPEGImages/2008_000002.jpg\n' in out
+    assert f'drawn on the turned images: {photograph}\n' in out
+    turn(photograph, 3, pascal_tree.shape)
+    assert tool.main(arguments) == 1
+    assert f'broken image: {photograph}: found a photograph of 20 x 28' in capsys.readouterr().out
 
 
 def test_the_tool_takes_brackets_in_a_path_for_what_they_are(

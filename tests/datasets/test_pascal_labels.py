@@ -123,6 +123,7 @@ def test_a_mat_without_the_key(tmp_path: Path) -> None:
     [
         np.zeros((3, 3)),
         np.zeros((0, 0)),
+        np.zeros((1, 1, 2, 0)),
         'a text',
         {'objects': 1},
         {'imname': 'x', 'objects': np.ones(3)},
@@ -269,6 +270,9 @@ def test_one_context_has_no_edges_and_a_wrong_file_is_named(tmp_path: Path) -> N
         read_edges(tmp_path / 'd.mat')
     with pytest.raises(LabelError, match=r'c\.mat: found a label map of 20 x 28'):
         read_edges(tmp_path / 'c.mat', (20, 27))
+    savemat(tmp_path / 'e.mat', {'LabelMap': np.zeros((0, 0))})
+    with pytest.raises(LabelError, match=r"e\.mat: found a label map of 0 x 0 .*; expected the image's size"):
+        read_edges(tmp_path / 'e.mat')
 
 
 # ---------------------------------------------------------------------------------------------------------- cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +141,12 @@ def test_an_npy_of_another_layout_is_an_error(tmp_path: Path, array: np.ndarray)
         read(tmp_path / 'n.npy', NORMALS, 'vector_npy')
 
 
+def test_an_npy_without_a_pixel_is_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / 'n.npy', np.zeros((1, 0, 3)))
+    with pytest.raises(LabelError, match=r'n\.npy: found a label map of 1 x 0 pixels'):
+        read(tmp_path / 'n.npy', NORMALS, 'vector_npy')
+
+
 def test_an_archive_is_no_npy(tmp_path: Path) -> None:
     np.savez(tmp_path / 'n.npz', a=np.zeros(3))
     with pytest.raises(LabelError, match=r"n\.npz: found an archive of arrays \['a'\]"):
@@ -182,6 +192,54 @@ def test_a_label_of_another_size_than_the_image_is_an_error(
     write_png(tmp_path / 's.png', np.zeros((8, 6), np.uint8))
     with pytest.raises(LabelError, match=r's\.png: found a label map of 8 x 6 .* size, 6 x 8'):
         read(tmp_path / 's.png', SEMSEG, 'index_image')
+
+
+def header_that_claims(fmt: str, height: int, width: int) -> bytes:
+    """A sound file of 6 x 8 pixels with another size in its header."""
+    buffer = io.BytesIO()
+    if fmt == 'npy':
+        np.save(buffer, np.zeros((6, 8)))
+        content = bytearray(buffer.getvalue())
+        claim = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({height}, {width}), }}"
+        content[10:128] = f'{claim:117}\n'.encode()
+        return bytes(content)
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(buffer, fmt)
+    content = bytearray(buffer.getvalue())
+    if fmt == 'PNG':
+        content[16:24] = struct.pack('>II', width, height)
+        content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+    else:
+        content[18:26] = struct.pack('<ii', width, height)
+    return bytes(content)
+
+
+@pytest.mark.parametrize('fmt', ['PNG', 'BMP', 'npy'])
+@pytest.mark.parametrize(('height', 'width'), [(10**9, 10**9), (10**4, 10**4)])
+def test_a_size_that_is_merely_claimed_is_not_allocated(
+    tmp_path: Path, fmt: str, height: int, width: int
+) -> None:
+    """The second one lies below Pillow's own limit: 100 MB and some seconds for a file of 100 bytes."""
+    (tmp_path / 'liar.bin').write_bytes(header_that_claims(fmt, height, width))
+    tracemalloc.start()
+    with pytest.raises(LabelError, match=r'liar\.bin: found'):
+        read(tmp_path / 'liar.bin', *((DEPTH, 'scalar_npy') if fmt == 'npy' else (SEMSEG, 'index_image')))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_chunk_that_claims_gigabytes_is_not_allocated(tmp_path: Path) -> None:
+    """Of a file, `read(n)` allocates n bytes before it reads: found by flipping bits."""
+    content = bytearray(header_that_claims('PNG', 6, 8))
+    place = content.index(b'IDAT') - 4
+    content[place:place] = struct.pack('>I', 2 * 10**9) + b'tEXt'
+    (tmp_path / 'liar.png').write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(LabelError, match=r'liar\.png: found a file that cannot be decoded'):
+        read(tmp_path / 'liar.png', SEMSEG, 'index_image')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_a_users_reader_is_chosen_by_name_and_checked() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 from torch.utils.data import DataLoader
 from toy_training import assert_identical
 
 from mmseg_polyhistor.engine import SeededDataset
 from mmseg_polyhistor.engine.loops import shared_seed
+
+pytestmark = pytest.mark.stack
 
 EPOCHS = dict(type='SeededEpochBasedTrainLoop', max_epochs=4)
 ITERS = dict(_delete_=True, type='SeededIterBasedTrainLoop', max_iters=12)
@@ -118,3 +120,76 @@ def test_resuming_by_iteration_reads_no_past_data(toy_runner, train_toy, tmp_pat
     monkeypatch.setattr(SeededDataset, '__getitem__', lambda self, i: read.append(i) or self.dataset[i])
     train_toy('resumed', **BY_ITER, **_resume(tmp_path / 'whole' / 'iter_10.pth'))
     assert len(read) == 2 * 4  # iterations 11 and 12, with batches of 4
+
+
+@pytest.mark.parametrize('loop', ['SeededEpochBasedTrainLoop', 'SeededIterBasedTrainLoop'])
+def test_a_loader_without_a_batch_is_refused(toy_runner, loop):
+    """Otherwise whole epochs would pass in which nothing is trained."""
+    length = dict(max_epochs=2) if 'Epoch' in loop else dict(max_iters=2)
+    changes = dict(
+        train_cfg=dict(type=loop, _delete_=True, **length),
+        train_dataloader=dict(batch_size=17, drop_last=True),
+        param_scheduler=None,
+    )
+    message = r'no batch: 16 samples, dealt out to 1 processes.*batch_size=17, drop_last=True'
+    with pytest.raises(ValueError, match=message):
+        toy_runner(**changes).train()
+
+
+VALIDATED = {
+    'uneven': dict(val_interval=3),
+    'late': dict(val_begin=3),
+    'denser': dict(val_interval=5, dynamic_intervals=[(3, 1)]),
+}
+
+
+@pytest.mark.parametrize('when', VALIDATED)
+@pytest.mark.parametrize('loop', ['epoch', 'iter'])
+def test_validations_after_a_resume(toy_runner, tmp_path, monkeypatch, loop, when):
+    """Resumed at any checkpoint, all of which were saved before the validation, a run validates as the whole one did."""
+    changes = {
+        'epoch': dict(train_cfg=EPOCHS | dict(max_epochs=4)),
+        'iter': BY_ITER | dict(train_cfg=ITERS | dict(max_iters=4)),
+    }[loop]
+    changes = changes | {'default_hooks.checkpoint.interval': 1}
+    changes['train_cfg'] = changes['train_cfg'] | dict(val_interval=1) | VALIDATED[when]
+    done = []
+
+    def run(self):
+        hub = self.runner.message_hub
+        done.append((getattr(self.runner, loop), hub.get_info('loop_stage'), hub.get_info('max_iters')))
+        return validate(self)
+
+    validate = ValLoop.run
+    monkeypatch.setattr(ValLoop, 'run', run)
+    toy_runner('whole', **changes).train()
+    whole = list(done)
+    assert whole and whole[-1][0] == 4
+    for position in range(1, 5):
+        done.clear()
+        resume = _resume(tmp_path / 'whole' / f'{loop}_{position}.pth')
+        toy_runner(f'from {position}', **changes, **resume).train()
+        assert done == [v for v in whole if v[0] >= position], position
+
+
+@pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITER], ids=['epochs', 'iters'])
+def test_what_was_validated_is_not_validated_again(train_toy, toy_runner, tmp_path, monkeypatch, loop):
+    """A checkpoint that was saved once more with its best score says so; without validation loop nothing is due."""
+    best = {'default_hooks.checkpoint.save_best': 'mse', 'default_hooks.checkpoint.rule': 'less'}
+    _, whole = train_toy('whole', **loop, **best)
+    last = 'epoch_4.pth' if loop is BY_EPOCH else 'iter_12.pth'
+    info = whole.message_hub.get_info('last_validation')
+    again = []
+    monkeypatch.setattr(ValLoop, 'run', lambda self: again.append(1))
+    checkpoint = torch.load(tmp_path / 'whole' / last, weights_only=True)
+    for validated in (True, False):
+        checkpoint['message_hub']['runtime_info']['last_validation'] = (
+            info if validated else dict(epoch=1, iter=1)
+        )
+        torch.save(checkpoint, tmp_path / 'whole' / last)
+        for with_validation in (True, False):
+            none = {} if with_validation else dict(val_dataloader=None, val_cfg=None, val_evaluator=None)
+            changes = {**loop, **(best if with_validation else {}), **none}
+            toy_runner('resumed', **changes, **_resume(tmp_path / 'whole' / last)).train()
+            assert bool(again) == (with_validation and not validated)
+            again.clear()

@@ -22,7 +22,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_polyhistor.evaluation import MultiTaskMetric, build_accumulator, multi_task_gain, reference_row
-from mmseg_polyhistor.tasks import get_task, get_tasks
+from mmseg_polyhistor.tasks import get_task, get_tasks, known_tasks
 
 TASKS = ('semseg', 'human_parts', 'saliency', 'normals')
 PRESET = 'paper_pascal_context_swin_t'
@@ -163,6 +163,34 @@ def test_a_task_without_a_valid_pixel_is_nan_and_warned_about(samples, logged):
     assert not math.isnan(metrics['semseg.mIoU'])
     warnings = [message for level, message in logged if level >= 30]
     assert warnings == ['human_parts: none of the 7 images has a valid pixel, its metrics are nan']
+
+
+def test_says_how_many_images_do_not_count(samples, logged):
+    """Images without people are most of PASCAL's: the table of a task does not show how many images it speaks of."""
+    for sample in samples[:3]:
+        sample['gt_human_parts']['data'].fill_(255)
+    samples[5]['gt_normals']['data'].fill_(255)
+    samples[6]['gt_saliency']['data'].fill_(255)
+    metrics = _evaluate(samples)
+    assert not any(math.isnan(value) for value in metrics.values())
+    told = [message for _, message in logged if 'no valid pixel' in message]
+    assert told == [
+        'human_parts: 3 of 7 images have no valid pixel and do not count',
+        'saliency: 1 of 7 images have no valid pixel and do not count',
+        'normals: 2 of 7 images have no valid pixel and do not count',
+    ]
+
+
+@pytest.mark.parametrize('name', known_tasks())
+def test_valid_pixels_of_every_kind_of_count(make_sample, name):
+    spec = get_task(name)
+    sample = make_sample(3, tasks=(name,))
+    accumulator = build_accumulator(spec)
+    truth = sample[spec.gt_field]['data']
+    expected = int((truth != spec.ignore_value).any(dim=0).sum())
+    assert 0 < expected < truth[0].numel()
+    count = accumulator.count(sample[spec.pred_field]['data'], truth)
+    assert accumulator.valid_pixels(count) == expected
 
 
 def test_says_which_classes_are_left_out_and_logs_the_table_on_demand(samples, logged):

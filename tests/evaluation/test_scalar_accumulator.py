@@ -75,8 +75,10 @@ def test_a_set_without_truth_is_nan(accumulator):
 
 def test_a_true_zero_where_the_task_allows_it():
     accumulator = ScalarAccumulator(replace(get_task('depth'), ignore_value=-1))
-    metrics = accumulator.reduce([accumulator.count(*_pair([3, 2, 5], [0, 2, -1]))])
-    assert metrics == dict(zip(NAMES, (math.sqrt(4.5), 0, 100, 100, 100), strict=True))
+    counts = [accumulator.count(*_pair([3, 2, 5], [0, 2, -1])), accumulator.count(*_pair([2], [2]))]
+    assert accumulator.reduce(counts[:1]) == dict(zip(NAMES, (math.sqrt(4.5), 0, 100, 100, 100), strict=True))
+    assert accumulator.remarks(counts) == ['1 pixels whose truth is 0 count in rmse alone']
+    assert accumulator.remarks(counts[1:]) == []
 
 
 @pytest.mark.parametrize(

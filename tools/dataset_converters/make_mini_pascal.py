@@ -82,6 +82,12 @@ def main(argv: list[str] | None = None) -> int:
     except (OutputFolderError, ValueError) as error:
         print(f'make_mini_pascal: {error}', file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f'make_mini_pascal: {error}; {out} is incomplete: see to its disk, then run again with --overwrite',
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(
             f'\nmake_mini_pascal: interrupted; {out} is incomplete: run again with --overwrite',

@@ -30,6 +30,11 @@ class MultiTaskRandomFlip(MultiTaskTransform, RandomFlip):
     def __init__(
         self, prob: float | Sequence[float] = 0.5, direction: str | Sequence[str] = 'horizontal'
     ) -> None:
+        shares = [prob] if isinstance(prob, (int, float)) else prob
+        if isinstance(shares, str) or not all(0 <= p <= 1 for p in shares):
+            raise ValueError(
+                f'MultiTaskRandomFlip: prob must lie in 0..1, or be one such number per direction, got {prob!r}'
+            )
         super().__init__(
             prob=float(prob) if isinstance(prob, (int, float)) else [float(p) for p in prob],
             direction=direction if isinstance(direction, str) else list(direction),

@@ -4,7 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
 import numpy as np
+from mmcv import imresize, rescale_size
 from mmcv.transforms import Resize
 from mmcv.transforms.utils import cache_randomness
 from mmseg.registry import TRANSFORMS
@@ -46,7 +51,7 @@ class MultiTaskResize(MultiTaskTransform, Resize):
         vector_interpolation: str = 'bilinear',
     ) -> None:
         super().__init__(
-            scale=scale if scale is None or isinstance(scale, int) else tuple(scale),
+            scale=_pair('scale', scale),
             scale_factor=_factors(scale_factor),
             keep_ratio=keep_ratio,
             interpolation=interpolation,
@@ -62,8 +67,39 @@ class MultiTaskResize(MultiTaskTransform, Resize):
             results[key] = resize_label(results[key], size, spec, self.vector_interpolation)
         return results
 
+    def _resize_img(self, results: dict) -> None:
+        """As mmcv's; but a side that would vanish, of a long and narrow image, keeps one pixel."""
+        image, size = results['img'], results['scale']
+        if self.keep_ratio:
+            size = rescale_size(image.shape[1::-1], size)
+        results['img'], across, down = imresize(
+            image,
+            tuple(max(side, 1) for side in size),
+            interpolation=self.interpolation,
+            return_scale=True,
+            backend=self.backend,
+        )
+        results['img_shape'] = results['img'].shape[:2]
+        results['scale_factor'] = (across, down)
+        results['keep_ratio'] = self.keep_ratio
+
     def _resize_seg(self, results: dict) -> None:
         """Nothing: `transform` resizes the label maps, `gt_seg_map` among them."""
+
+
+def _pair(name: str, value: Any) -> int | tuple[float, float] | None:
+    """A pair as a tuple; None and one number (mmcv's `RandomResize` begins with 0) as they are; else ValueError."""
+    if value is None or isinstance(value, int):
+        return value
+    if (
+        not isinstance(value, Sequence)
+        or len(value) != 2
+        or not all(isinstance(v, Real) and v > 0 for v in value)
+    ):
+        raise ValueError(
+            f'MultiTaskResize: {name} must be (width, height), both positive, or one number, got {value!r}'
+        )
+    return tuple(value)
 
 
 def _factors(value: float | tuple[float, float] | None) -> tuple[float, float] | None:

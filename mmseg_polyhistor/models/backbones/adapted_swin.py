@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.utils.checkpoint as cp
@@ -18,7 +20,9 @@ from torch import Tensor, nn
 
 from ...adapters import METHODS, POSITIONS, AdapterMethod, Change, LowRankWeights, Site
 from ...adapters.base import resolve_tasks
-from ...adapters.checks import check_flags, check_keys
+from ...adapters.checks import check_flags, check_keys, check_keywords
+from ...engine.frozen_backbone import FrozenBackbone
+from ...engine.key_accounting import StrictLoading
 from .generated_cache import GeneratedCache
 from .swin_checkpoint import KeyReport, load_weights_file, resize_bias_table, swin_state_dict
 from .swin_layers import (
@@ -43,7 +47,7 @@ SINGLE_TASK = 'default'  # the adapters' name for the only task of a model that 
 
 
 @MODELS.register_module()
-class AdaptedSwin(SwinTransformer):
+class AdaptedSwin(StrictLoading, FrozenBackbone, SwinTransformer):
     """A frozen Swin whose blocks carry adapters, with features of its own for each task.
 
     The encoder is mmpretrain's `SwinTransformer`: its state-dict keys are the stock ones and, without adapters, its
@@ -72,6 +76,8 @@ class AdaptedSwin(SwinTransformer):
             Defaults to True.
         init_cfg: `dict(type='Pretrained', checkpoint=<path or URL>[, prefix='backbone'])` loads published weights;
             every key is accounted for. Without it the encoder starts at random. Defaults to None.
+        partial_loading: Take what fits of a checkpoint and tell the rest by a warning, instead of refusing one that
+            differs in any key or shape (see `StrictLoading`). Defaults to False.
         **kwargs: Further arguments of mmpretrain's `SwinTransformer`.
 
     Raises:
@@ -97,6 +103,7 @@ class AdaptedSwin(SwinTransformer):
         window_size: int = 7,
         fused: bool = True,
         init_cfg: dict | None = None,
+        partial_loading: bool = False,
         **kwargs,
     ) -> None:
         decided = [k for k in self._DECIDED if k in kwargs]
@@ -104,6 +111,7 @@ class AdaptedSwin(SwinTransformer):
             raise TypeError(
                 f'AdaptedSwin decides {decided} itself (four output maps, any image size, freezing by `frozen`)'
             )
+        check_keywords(type(self), kwargs)
         self._checkpoint_cfg(init_cfg)  # a mistake in it shows here, not when training starts
         known = arch if isinstance(arch, Mapping) else self.arch_zoo.get(arch.lower(), {})
         stages = len(known.get('depths', ()))
@@ -116,11 +124,12 @@ class AdaptedSwin(SwinTransformer):
             init_cfg=init_cfg,
             **kwargs,
         )
-        check_flags(frozen=frozen, with_cp=with_cp, fused=fused)
-        self.tasks = None if tasks is None else check_keys('tasks', tasks)
+        check_flags(frozen=frozen, with_cp=with_cp, fused=fused, partial_loading=partial_loading)
+        self.tasks = None if tasks is None else check_keys(f'{type(self).__name__}: tasks', tasks)
         self.frozen = frozen
         self.with_cp = with_cp
         self.fused = fused
+        self.partial_loading = partial_loading
         self._windows = WindowCache()
         self._generated = GeneratedCache()
         self._known_sites: set[tuple[Site, type]] = set()
@@ -177,9 +186,16 @@ class AdaptedSwin(SwinTransformer):
             super().init_weights()
             if self.adapters is not None:
                 self.adapters.reset_parameters()
+            if self.frozen:
+                print_log(
+                    f'{type(self).__name__}: no init_cfg names a checkpoint: the frozen encoder is a random one',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+            self._frozen_set = True
             return
-        source = pretrained['checkpoint']
-        weights, foreign = swin_state_dict(load_weights_file(source), pretrained.get('prefix') or '')
+        source, prefix = self.pretrained_source()
+        weights, foreign = swin_state_dict(load_weights_file(source), prefix)
         report = self.load_encoder(weights)
         report.foreign = foreign
         print_log(f'{type(self).__name__}: {source}: {report}', logger='current')
@@ -193,6 +209,10 @@ class AdaptedSwin(SwinTransformer):
             ValueError: if it names no checkpoint, or stands beside other configs, whose values it would overwrite.
         """
         cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+        if not all(cfg is None or isinstance(cfg, Mapping) for cfg in cfgs):
+            raise ValueError(
+                f"init_cfg must be dict(type='Pretrained', checkpoint=<path or URL>), got {init_cfg!r}"
+            )
         for cfg in cfgs:
             if isinstance(cfg, Mapping) and cfg.get('type') in ('Pretrained', PretrainedInit):
                 if not isinstance(cfg.get('checkpoint'), str):
@@ -214,6 +234,16 @@ class AdaptedSwin(SwinTransformer):
         Raises:
             RuntimeError: if a weight of the encoder is missing, a key fits nowhere, or a shape differs.
         """
+        usable, report = self._fit(weights)
+        own = self.state_dict()
+        with torch.no_grad():
+            for key, value in usable.items():
+                own[key].copy_(value)
+        self._frozen_set = True
+        return report
+
+    def _fit(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
+        """The weights of a stock Swin in the shapes of this one, and what became of each; see `load_encoder`."""
         own = self.state_dict()
         wanted = {k for k in own if not k.startswith(('adapters.', 'output_norms.'))}
         report = KeyReport()
@@ -235,14 +265,52 @@ class AdaptedSwin(SwinTransformer):
             for k in wanted - set(usable)
             if not k.endswith('relative_position_index') and k.split('.')[0] not in self.stock_norms
         )
-        if report.missing or report.unexpected:
+        shapes = [
+            f'{k} {tuple(v.shape)}, here {tuple(own[k].shape)}'
+            for k, v in usable.items()
+            if v.shape != own[k].shape
+        ]
+        if report.missing or report.unexpected or shapes:
             raise RuntimeError(
                 f'the checkpoint does not fit this encoder: {report}; missing {report.missing[:5]}, '
-                f'unexpected {report.unexpected[:5]}'
+                f'unexpected {report.unexpected[:5]}, {len(shapes)} of other shapes {shapes[:5]}'
             )
-        self.load_state_dict(usable, strict=False)
         report.loaded += usable
-        return report
+        return usable, report
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """The stock parameters by key, without output norms; empty where they are trained (`frozen=False`)."""
+        if not self.frozen:
+            return {}
+        own = ('adapters', 'output_norms', *self.stock_norms)
+        return {k: p for k, p in self.named_parameters() if k.split('.')[0] not in own}
+
+    def derived_keys(self) -> set[str]:
+        """Keys of the indices of relative positions, which follow from the window."""
+        return {k for k, _ in self.named_buffers() if k.endswith('relative_position_index')}
+
+    def architecture(self) -> dict[str, Any]:
+        """Widths, depths, heads and windows, as JSON data."""
+        blocks = [stage.blocks[0].attn for stage in self.stages]
+        return dict(
+            type='Swin',
+            embed_dims=self.embed_dims,
+            depths=list(self.depths),
+            num_heads=[attn.w_msa.num_heads for attn in blocks],
+            window_size=[attn.window_size for attn in blocks],
+            patch_size=list(self.patch_embed.projection.kernel_size),
+            in_channels=self.patch_embed.projection.in_channels,
+        )
+
+    def pretrained_source(self) -> tuple[str, str] | None:
+        """Path or URL, and prefix of the encoder's keys, that `init_cfg` names; None without."""
+        cfg = self._checkpoint_cfg(self.init_cfg)
+        return None if cfg is None else (cfg['checkpoint'], cfg.get('prefix') or '')
+
+    def read_encoder(self, source: str, prefix: str) -> dict[str, Tensor]:
+        """The weights of a published file as this encoder holds them; raises as `load_encoder` does."""
+        weights, _ = swin_state_dict(load_weights_file(source), prefix)
+        return self._fit(weights)[0]
 
     # -------------------------------------------------------------------------------------------- forward
     def train(self, mode: bool = True) -> AdaptedSwin:
@@ -269,6 +337,7 @@ class AdaptedSwin(SwinTransformer):
         Raises:
             ValueError: if a task is unknown, named twice, or none is named.
         """
+        self._demand_weights()
         names = self._stream_names(tasks)
         changes = self._changes(names, images.device) if adapted else {}
         maps = self._encode(self._embed(images, changes), names, changes)
@@ -297,6 +366,7 @@ class AdaptedSwin(SwinTransformer):
             raise ValueError(
                 'the tasks of this model share one pass of the encoder; there is nothing to do task by task'
             )
+        self._demand_weights()
         shared = None
         for name in self._stream_names(tasks):
             changes = self._changes((name,), images.device)
@@ -305,6 +375,20 @@ class AdaptedSwin(SwinTransformer):
             else:
                 start = shared = self._shared_part(images, changes) if shared is None else shared
             yield name, self._encode(start, (name,), changes)[name]
+
+    def _demand_weights(self) -> None:
+        """Refuse to run with random weights where the config names others.
+
+        Raises:
+            RuntimeError: names the checkpoint that was not loaded.
+        """
+        if self._frozen_set or self.pretrained_source() is None:
+            return
+        if not self.patch_embed.projection.weight.is_meta:  # there, only shapes count
+            raise RuntimeError(
+                f'{type(self).__name__} has random weights: its init_cfg names {self.pretrained_source()[0]}, but '
+                'neither init_weights() was called nor a checkpoint loaded'
+            )
 
     @property
     def parts_streams(self) -> bool:

@@ -41,7 +41,16 @@ def swin_layout(swin: SwinTransformer) -> BackboneLayout:
     """Widths, depths, linear maps and tunable parameters of a Swin, under its stock names.
 
     The output norms `norm{i}`, an absolute position embedding and layer scales are not among the parameters.
+
+    Raises:
+        ValueError: if a stage's width is no multiple of its number of heads.
     """
+    for i, (width, stage) in enumerate(zip(swin.num_features, swin.stages, strict=True)):
+        if width % (heads := stage.blocks[0].attn.w_msa.num_heads):
+            raise ValueError(
+                f'arch: the {width} channels of stage {i} (embed_dims={swin.embed_dims}) are no multiple of its {heads} heads '
+                '(num_heads)'
+            )
     linears: list[LinearSite] = []
     parameters: list[ParameterSite] = []
     for owner, stage, block in _owners(swin):

@@ -43,7 +43,8 @@ class MultiTaskDataPreProcessor(SegDataPreProcessor):
         test_cfg: `size` or `size_divisor` at test time. Defaults to None.
 
     Raises:
-        ValueError: if both `size` and `size_divisor` are given, or `test_cfg` has another key.
+        ValueError: if both `size` and `size_divisor` are given, one is none, `mean` and `std` differ in length, or `test_cfg`
+            has another key.
     """
 
     def __init__(
@@ -59,6 +60,10 @@ class MultiTaskDataPreProcessor(SegDataPreProcessor):
         batch_augments: Sequence[dict[str, Any]] | None = None,
         test_cfg: dict[str, Any] | None = None,
     ) -> None:
+        if len(mean or ()) != len(std or ()):
+            raise ValueError(
+                f'data_preprocessor: mean and std must have a number per channel each, got mean={mean!r}, std={std!r}'
+            )
         super().__init__(
             mean=mean,
             std=std,
@@ -126,6 +131,11 @@ def _padding(
     where: str, size: Sequence[int] | None = None, size_divisor: int | None = None
 ) -> dict[str, Any]:
     """The arguments of mmseg's `stack_batch`, which demands exactly one of the two."""
+    fits = isinstance(size, Sequence) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
+    if size is not None and not fits:
+        raise ValueError(f'{where}: size must be a pair (height, width) of positive integers, got {size!r}')
+    if size_divisor is not None and not (isinstance(size_divisor, int) and size_divisor > 0):
+        raise ValueError(f'{where}: size_divisor must be a positive int, got {size_divisor!r}')
     if size is not None and size_divisor is not None:
         raise ValueError(
             f'{where}: only one of size and size_divisor can be given, got {size!r} and {size_divisor!r}'

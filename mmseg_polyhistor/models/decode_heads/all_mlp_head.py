@@ -12,6 +12,8 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_polyhistor.adapters.checks import check_keywords
+
 
 @MODELS.register_module()
 class AllMLPHead(BaseDecodeHead):
@@ -36,7 +38,8 @@ class AllMLPHead(BaseDecodeHead):
         **kwargs: Arguments of mmseg's `BaseDecodeHead`: `num_classes`, `dropout_ratio` (0.1), `loss_decode`, ...
 
     Raises:
-        ValueError: if `norm_cfg` or `act_cfg` is None, or `in_channels` and `in_index` differ in length.
+        ValueError: if `norm_cfg` or `act_cfg` is None, `in_channels` is no sequence, or `in_channels` and `in_index` differ
+            in length; `TypeError` for unknown arguments.
 
     Shape:
         Maps (B, C_i, H_i, W_i) of any sizes; logits (B, out_channels, H_1, W_1).
@@ -52,9 +55,14 @@ class AllMLPHead(BaseDecodeHead):
         act_cfg: dict[str, Any] | None = dict(type='ReLU'),  # noqa: B006
         **kwargs: Any,
     ) -> None:
+        check_keywords(type(self), kwargs)
         for name, cfg in (('norm_cfg', norm_cfg), ('act_cfg', act_cfg)):
             if cfg is None:
                 raise ValueError(f'AllMLPHead: {name} must be a config such as dict(type=...), got None')
+        if not isinstance(in_channels, Sequence):
+            raise ValueError(
+                f'AllMLPHead: in_channels must be the width of each map, (C_1, ...), got {in_channels!r}'
+            )
         in_index = tuple(range(len(in_channels))) if in_index is None else in_index
         if len(in_index) != len(in_channels):
             raise ValueError(

@@ -9,7 +9,9 @@ from typing import Any
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
+from torch import nn
 
+from mmseg_polyhistor.models.backbones.task_encoders import TaskEncoders
 from mmseg_polyhistor.tasks import TaskSpec
 
 from .head_losses import has_own_loss
@@ -30,6 +32,11 @@ def head_configs(decode_heads: Mapping[str, Any], specs: Sequence[TaskSpec]) -> 
         ValueError: if a task has no head, a head no task, or a head contradicts its task.
     """
     names = [spec.name for spec in specs]
+    if not isinstance(decode_heads, Mapping):
+        raise ValueError(
+            "decode_heads must be a dict: a config per task, or one config (with the key 'type') as the template of all; "
+            f'got {decode_heads!r}'
+        )
     if 'type' in decode_heads:
         decode_heads = dict.fromkeys(names, decode_heads)
     if missing := [name for name in names if name not in decode_heads]:
@@ -43,6 +50,7 @@ def head_configs(decode_heads: Mapping[str, Any], specs: Sequence[TaskSpec]) -> 
 
 
 def _complete(cfg: Mapping[str, Any], spec: TaskSpec) -> dict[str, Any]:
+    _check_type(f'decode_heads.{spec.name}', cfg, 'Head')
     cfg = copy.deepcopy(dict(cfg))
     # mmseg describes a binary head with one output by num_classes=2 as well as by 1.
     allowed = dict(
@@ -60,6 +68,9 @@ def _complete(cfg: Mapping[str, Any], spec: TaskSpec) -> dict[str, Any]:
             )
     if cfg.get('loss_decode') is None:
         cfg['loss_decode'] = copy.deepcopy(spec.loss)
+    losses = cfg['loss_decode']
+    for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
+        _check_type(f'decode_heads.{spec.name}.loss_decode', loss, 'Loss')
     if spec.channels == 1 and cfg.get('threshold') is None:
         cfg['threshold'] = 0.5  # unused here, where predictions are probabilities, but mmseg warns without it
     return cfg
@@ -73,10 +84,14 @@ def build_head(cfg: dict[str, Any], spec: TaskSpec) -> BaseDecodeHead:
         spec: The task.
 
     Raises:
-        ValueError: if the head is none of mmseg's plain decode heads, has another number of channels than the task,
-            or computes a loss of its own (or samples pixels), which exists for semantic tasks only.
+        ValueError: if the head cannot be built of the config, is none of mmseg's plain decode heads, has another number
+            of channels than the task, or computes a loss of its own (or samples pixels), which exists for semantic tasks only.
     """
-    head = MODELS.build(cfg)
+    try:
+        head = MODELS.build(cfg)
+    except (AssertionError, KeyError, TypeError) as e:
+        reason = e.args[0] if e.args else type(e).__name__
+        raise ValueError(f'decode_heads.{spec.name} cannot be built: {reason}; given: {cfg}') from e
     name = f'decode_heads.{spec.name} ({type(head).__name__})'
     if not isinstance(head, BaseDecodeHead) or isinstance(head, BaseCascadeDecodeHead):
         raise ValueError(
@@ -93,3 +108,43 @@ def build_head(cfg: dict[str, Any], spec: TaskSpec) -> BaseDecodeHead:
             f'the task is {spec.kind}. Take a head without, such as AllMLPHead, SegformerHead or UPerHead'
         )
     return head
+
+
+def check_widths(heads: Mapping[str, BaseDecodeHead], backbone: nn.Module) -> None:
+    """Compare the channels that the heads read with those of the backbone's maps.
+
+    Args:
+        heads: The head of each task.
+        backbone: The backbone. One that does not tell its widths (`layout`, as `AdaptedSwin` has) is not looked at.
+
+    Raises:
+        ValueError: if a head reads a map that there is not, or one of another width.
+    """
+    one = next(iter(backbone.encoders.values())) if isinstance(backbone, TaskEncoders) else backbone
+    if (layout := getattr(one, 'layout', None)) is None:
+        return
+    maps = list(layout.widths)
+    for task, head in heads.items():
+        several = head.input_transform is not None
+        index = list(head.in_index) if several else [head.in_index]
+        given = list(head.in_channels) if head.input_transform == 'multiple_select' else [head.in_channels]
+        where = f'decode_heads.{task} ({type(head).__name__})'
+        if outside := [i for i in index if not -len(maps) <= i < len(maps)]:
+            raise ValueError(
+                f'{where}: in_index={head.in_index} names the maps {outside}; the backbone has {len(maps)}, 0 to {len(maps) - 1}'
+            )
+        wanted = [maps[i] for i in index]
+        if given != ([sum(wanted)] if head.input_transform == 'resize_concat' else wanted):
+            raise ValueError(
+                f"{where}: in_channels={head.in_channels} at in_index={head.in_index}, but the backbone's maps have "
+                f'{maps} channels: in_channels must be {wanted if several else wanted[0]}'
+            )
+
+
+def _check_type(where: str, cfg: Any, kind: str) -> None:
+    """Refuse what is no config of a registered class; `kind` is what the names of such classes end with."""
+    if not isinstance(cfg, Mapping) or 'type' not in cfg:
+        raise ValueError(f'{where} must be a config, dict(type=<name>, ...), got {cfg!r}')
+    if isinstance(cfg['type'], str) and MODELS.get(cfg['type']) is None:
+        known = sorted(name for name in MODELS.module_dict if name.endswith(kind))
+        raise ValueError(f'{where}.type={cfg["type"]!r} is not registered; registered are {known}')

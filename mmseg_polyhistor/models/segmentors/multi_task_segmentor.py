@@ -15,19 +15,21 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_polyhistor.adapters.checks import check_flags
+from mmseg_polyhistor.engine.key_accounting import StrictLoading
 from mmseg_polyhistor.models.postprocess import POSTPROCESS, undo_flip
 from mmseg_polyhistor.tasks import TaskSpec, get_tasks
 
 from .execution import EXECUTIONS, should_stack
 from .head_losses import head_losses
-from .heads import build_head, head_configs
+from .heads import build_head, check_widths, head_configs
 from .task_by_task import losses_task_by_task
 
 Maps = tuple[Tensor, ...]
 
 
 @MODELS.register_module()
-class MultiTaskSegmentor(EncoderDecoder):
+class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
     """mmseg's `EncoderDecoder` with one decode head per task.
 
     The backbone answers either `{task: maps}`, the features of each task, or one tuple of maps that all heads read,
@@ -49,6 +51,8 @@ class MultiTaskSegmentor(EncoderDecoder):
             backward pass, so that memory is needed for one task at a time. 'auto': by the rule of `should_stack`, from
             the sizes of model and images and the memory of the device. Where all tasks share one
             pass of the backbone there is no choice to make. Defaults to 'auto'.
+        partial_loading: Take what fits of a checkpoint and tell the rest by a warning, instead of refusing one that
+            differs in any key or shape (see `StrictLoading`). Holds for the backbone too. Defaults to False.
         neck: Config of a neck, shared by the tasks. Defaults to None.
         train_cfg: Handed to heads with a loss of their own. Defaults to None.
         test_cfg: `mode`, 'whole' or 'slide'; `crop_size` and `stride`, (height, width), for 'slide'; `resolution` of
@@ -71,6 +75,7 @@ class MultiTaskSegmentor(EncoderDecoder):
         decode_heads: Mapping[str, Any],
         tasks: Sequence[str],
         execution: str = 'auto',
+        partial_loading: bool = False,
         neck: dict[str, Any] | None = None,
         train_cfg: dict[str, Any] | None = None,
         test_cfg: dict[str, Any] | None = None,
@@ -88,18 +93,26 @@ class MultiTaskSegmentor(EncoderDecoder):
         self.execution = execution
         super().__init__(
             backbone=backbone,
-            decode_head=head_configs(decode_heads, get_tasks(tasks)),
+            decode_head=head_configs(decode_heads, get_tasks(tasks, f'{type(self).__name__}: tasks')),
             neck=neck,
             train_cfg=train_cfg,
             test_cfg=_check_test_cfg(test_cfg),
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
         )
+        check_flags(partial_loading=partial_loading)
+        if partial_loading:
+            for module in self.modules():
+                if isinstance(module, StrictLoading):
+                    module.partial_loading = True
         of_backbone = getattr(self.backbone, 'tasks', None)
         if of_backbone and set(of_backbone) != set(self.tasks):
             raise ValueError(
-                f'the backbone has the tasks {list(of_backbone)}, the segmentor {list(self.tasks)}'
+                f'model.backbone.tasks={list(of_backbone)}, but model.tasks={list(self.tasks)}: both must name the same tasks'
             )
+
+        if not self.with_neck:
+            check_widths(self.decode_heads, self.backbone)
 
     def _init_decode_head(self, decode_head: dict[str, dict[str, Any]]) -> None:
         self.tasks = tuple(decode_head)

@@ -189,3 +189,33 @@ def test_labels_that_were_loaded_later_are_refused(make_sample: Callable[..., di
     for transform in (MultiTaskResize((5, 5)), MultiTaskRandomScale()):
         with pytest.raises(ValueError, match='Move LoadMultiTaskAnnotations'):
             transform(copy.deepcopy(sample))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'arguments', 'expected'),
+    [
+        ((1, 501), dict(scale=(96, 96), keep_ratio=True), (1, 96)),
+        ((501, 1), dict(scale=(96, 96), keep_ratio=True), (96, 1)),
+        ((3, 7), dict(scale_factor=0.1), (1, 1)),
+        ((3, 7), dict(scale_factor=0.1, keep_ratio=True), (1, 1)),
+    ],
+)
+def test_a_side_that_would_vanish_keeps_one_pixel(
+    make_sample: Callable[..., dict], shape: tuple[int, int], arguments: dict, expected: tuple[int, int]
+) -> None:
+    out = MultiTaskResize(**arguments)(make_sample(*shape))
+    assert out['img'].shape[:2] == out['img_shape'] == expected
+    assert {out[key].shape[:2] for key in out['seg_fields']} == {expected}
+
+
+@pytest.mark.parametrize('keep_ratio', [True, False])
+@pytest.mark.parametrize('arguments', [dict(scale=(13, 8)), dict(scale_factor=1.7), dict(scale_factor=0.4)])
+def test_images_are_mmcvs_to_the_bit(
+    make_sample: Callable[..., dict], arguments: dict, keep_ratio: bool
+) -> None:
+    sample = make_sample(10, 23)
+    ours = MultiTaskResize(**arguments, keep_ratio=keep_ratio)(copy.deepcopy(sample))
+    stock = TRANSFORMS.build(dict(type='Resize', **arguments, keep_ratio=keep_ratio))(dict(img=sample['img']))
+    np.testing.assert_array_equal(ours['img'], stock['img'])
+    for key in ('img_shape', 'scale', 'scale_factor', 'keep_ratio'):
+        assert ours[key] == stock[key]

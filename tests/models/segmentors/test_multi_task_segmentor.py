@@ -366,8 +366,8 @@ def test_windows_that_see_single_pixels_equal_whole_inference(build, tasks):
         (dict(tasks=()), 'no task is named'),
         (
             dict(tasks=('semseg', 'normals')),
-            r"backbone has the tasks \['semseg', 'human_parts', 'saliency', 'normals'\], "
-            r"the segmentor \['semseg', 'normals'\]",
+            r"model\.backbone\.tasks=\['semseg', 'human_parts', 'saliency', 'normals'\], "
+            r"but model\.tasks=\['semseg', 'normals'\]",
         ),
         (dict(decode_heads={'semseg': dict(type='AllMLPHead')}), 'no head for the tasks'),
         (dict(test_cfg=dict(mode='sliding')), "test_cfg.mode is 'sliding'; allowed: 'whole' or 'slide'"),
