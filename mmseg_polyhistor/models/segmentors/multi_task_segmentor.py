@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_polyhistor.adapters.base import resolve_tasks
 from mmseg_polyhistor.adapters.checks import check_flags
 from mmseg_polyhistor.engine.key_accounting import StrictLoading
 from mmseg_polyhistor.models.postprocess import POSTPROCESS, undo_flip
@@ -126,6 +127,27 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         """Always: there is one per task."""
         return True
 
+    def select_tasks(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:
+        """Keep only some tasks from now on, for inference: the decoders of the others go, and so do their passes of the
+        backbone.
+
+        Args:
+            tasks: Some of the model's tasks, in any order; None keeps all.
+
+        Returns:
+            The rows of the tasks that are left, in the model's order.
+
+        Raises:
+            ValueError: if the model lacks a task, one is named twice, or none is named.
+        """
+        if tasks is not None:
+            names = resolve_tasks(tasks, self.tasks)
+            self.specs = tuple(spec for spec in self.specs if spec.name in names)
+            self.tasks = tuple(spec.name for spec in self.specs)
+            self.decode_heads = ModuleDict({name: self.decode_heads[name] for name in self.tasks})
+            self.out_channels = sum(spec.channels for spec in self.specs)
+        return self.specs
+
     def extract_feat(self, inputs: Tensor) -> dict[str, Maps]:
         """The feature maps of every task.
 
@@ -135,7 +157,9 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         Returns:
             Task name -> maps (B, C_i, H_i, W_i); the same maps for all where the backbone knows no tasks.
         """
-        maps = self.backbone(inputs)
+        of_backbone = getattr(self.backbone, 'tasks', None)
+        fewer = of_backbone and set(of_backbone) != set(self.tasks)
+        maps = self.backbone(inputs, self.tasks) if fewer else self.backbone(inputs)
         if not isinstance(maps, Mapping):
             return dict.fromkeys(self.tasks, self.neck(maps) if self.with_neck else maps)
         return {task: self.neck(maps[task]) if self.with_neck else maps[task] for task in self.tasks}

@@ -1,0 +1,98 @@
+"""`tools/infer.py` on a folder: the files that it writes read back as what the model predicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from PIL import Image
+
+from mmseg_polyhistor.apis import MultiTaskInferencer
+from mmseg_polyhistor.tasks import get_task
+
+REPO = Path(__file__).resolve().parents[2]
+CONFIG = REPO / 'configs' / 'polyhistor_lite' / 'swin-pico_mini-pascal.py'
+
+
+def infer(cwd, *arguments):
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
+    command = [sys.executable, '-W', 'ignore', REPO / 'tools' / 'infer.py', *arguments]
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(CONFIG).model)
+    model.init_weights()
+    for head in model.decode_heads.values():
+        torch.nn.init.normal_(head.conv_seg.weight)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'model.pth')
+    return tmp_path / 'model.pth'
+
+
+@pytest.mark.integration
+def test_a_folder_with_a_broken_file(tmp_path, checkpoint):
+    """Every good image has its files, the broken one is reported, and the exit status says so."""
+    rng = np.random.default_rng(0)
+    shapes = {'one': (60, 40), 'sub/two': (33, 71)}
+    for name, shape in shapes.items():
+        path = tmp_path / 'my photos' / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(path)
+    (tmp_path / 'my photos' / 'broken.jpg').write_bytes(b'nothing')
+    done = infer(tmp_path, 'my photos', CONFIG, checkpoint, '--out', 'out', '--batch-size', 2)
+    assert done.returncode == 1, done.stderr
+    assert 'broken.jpg: cannot be read as an image' in done.stderr and '1 of 3 images' in done.stderr
+    assert '2 images, tasks semseg, human_parts, saliency, normals: out' in done.stdout
+
+    inferencer = MultiTaskInferencer(CONFIG, checkpoint, device='cpu')
+    out = tmp_path / 'out'
+    written = {str(p.relative_to(out)) for p in out.rglob('*') if p.is_file()}
+    assert written == {'classes.json'} | {
+        f'{folder}/{name}.{suffix}'
+        for name in shapes
+        for folder, suffix in (*((t, 'png') for t in inferencer.tasks), ('overview', 'jpg'))
+    }
+    assert json.loads((out / 'classes.json').read_text())['semseg'] == list(get_task('semseg').classes)
+    for name, shape in shapes.items():
+        arrays = inferencer(tmp_path / 'my photos' / f'{name}.png')
+        classes = Image.open(out / 'semseg' / f'{name}.png')
+        assert classes.mode == 'P' and classes.size == shape[::-1]
+        assert (np.array(classes) != arrays['semseg']).mean() < 0.01  # ties: the tool ran them in a batch
+        assert classes.getpalette()[: 3 * 21] == [c for rgb in get_task('semseg').palette for c in rgb]
+        grey = np.array(Image.open(out / 'saliency' / f'{name}.png'))
+        assert np.abs(grey / 255 - arrays['saliency']).max() < 0.51 / 255 + 1e-4
+        normals = 2.0 * np.array(Image.open(out / 'normals' / f'{name}.png')) / 255 - 1
+        assert np.abs(normals - arrays['normals']).max() < 1.01 / 255 + 1e-3
+        assert Image.open(out / 'overview' / f'{name}.jpg').size[0] > 5 * 96
+
+
+@pytest.mark.integration
+def test_some_tasks_without_overview_and_mistakes(tmp_path, checkpoint):
+    """--tasks and --no-overview write less; what cannot work is one line."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'a.png')
+    arguments = ['a.png', CONFIG, checkpoint, '--out', 'out', '--no-overview', '--tasks', 'normals']
+    done = infer(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert {str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.*')} == {
+        'classes.json',
+        'normals/a.png',
+    }
+    for arguments, message in (
+        (['b.png', CONFIG, checkpoint], "'b.png' does not exist"),
+        (['a.png', CONFIG, 'none.pth'], "the checkpoint 'none.pth' does not exist"),
+    ):
+        done = infer(tmp_path, *arguments)
+        assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith('infer.py: ')
+        assert message in done.stderr and 'Traceback' not in done.stderr
