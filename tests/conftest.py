@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
+from tests.tool_runner import Tools
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -77,3 +78,12 @@ def run_ranks(tmp_path_factory) -> Callable:
         return [torch.load(folder / f'result_{rank}.pt', weights_only=True) for rank in range(world_size)]
 
     return run
+
+
+@pytest.fixture(scope='session')
+def tools(tmp_path_factory):
+    """`Tools`."""
+    tools = Tools(tmp_path_factory.mktemp('tools') / 'log')
+    yield tools
+    tools.server.stdin.close()
+    tools.server.wait()

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mmseg
 import torch.distributed as dist
@@ -14,8 +15,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from .disk import disk_error
+from .dry_run import dry_run
 
 __all__ = ['default_work_dir', 'run_mmseg_tool']
+
+CHECK = '--check'
 
 
 def run_mmseg_tool(name: str) -> None:
@@ -24,7 +28,7 @@ def run_mmseg_tool(name: str) -> None:
     On a machine without GPU, `--launcher pytorch` starts processes that talk by gloo (mmengine alone calls CUDA
     there), and `--amp` is refused. Where neither command line nor config names a work dir, it is
     `default_work_dir(config)`: mmseg's own default is named after the config's file alone, and files of different methods
-    share names.
+    share names. `train.py --check` trains in small instead, see `dry_run`.
 
     Args:
         name: 'train.py' or 'test.py'.
@@ -35,6 +39,9 @@ def run_mmseg_tool(name: str) -> None:
         OSError: if a disk is full, with the state of the work dir's disk where Python names no file.
     """
     tool = _load_tool(name)
+    check = name == 'train.py' and CHECK in sys.argv
+    if check:
+        sys.argv.remove(CHECK)
     args = tool.parse_args()
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
@@ -47,6 +54,9 @@ def run_mmseg_tool(name: str) -> None:
             raise SystemExit(f'{name}: --amp needs a GPU, and none is available; train without it on a CPU')
         if args.launcher != 'none':
             _prepare_cpu_processes(name, args.launcher, cfg)
+    if check:
+        _check_training(cfg, args, work_dir)
+        return
     try:
         tool.main()
     except OSError as e:
@@ -63,6 +73,20 @@ def run_mmseg_tool(name: str) -> None:
         # while the interpreter shuts down, which aborts the process after all work is done.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _check_training(cfg: Config, args: Any, work_dir: str) -> None:
+    """`--check`: a training in small, told line by line; what is wrong ends it with the error in one line."""
+    if args.launcher != 'none':
+        raise SystemExit(f'train.py: {CHECK} runs in one process; leave --launcher out')
+    cfg.resume = args.resume
+    if args.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    try:
+        dry_run(cfg, work_dir)
+    except Exception as e:  # whatever a training may raise
+        raise SystemExit(f'train.py: {CHECK} failed: {type(e).__name__}: {e}') from e
+    print(f'{CHECK}: everything fits; nothing was written to {work_dir}')
 
 
 def default_work_dir(config: str) -> str:

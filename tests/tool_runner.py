@@ -1,4 +1,4 @@
-"""The real tools, each run in a fork of one process, so that a test can afford dozens of runs."""
+"""`Tools`: the real tools, each run in a fork of one process, so that a test can afford dozens of runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
 
 
 class Tools:
-    """Starts tools, see `fork_server.py`.
+    """Starts tools, see `tools/fork_server.py`.
 
     Attributes:
         no_mounts: Why disks cannot be mounted for the tools alone; empty where they can.
@@ -79,12 +77,3 @@ def _trouble(command: list[str]) -> str:
     except FileNotFoundError as e:
         return str(e)
     return done.stderr or str(done.returncode) if done.returncode else ''
-
-
-@pytest.fixture(scope='session')
-def tools(tmp_path_factory):
-    """`Tools`."""
-    tools = Tools(tmp_path_factory.mktemp('tools') / 'log')
-    yield tools
-    tools.server.stdin.close()
-    tools.server.wait()
