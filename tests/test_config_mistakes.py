@@ -250,7 +250,7 @@ MODEL_MISTAKES = [
 
 DATA_MISTAKES = [
     Mistake({TRAIN + 'data_rot': 'x'}, 'PascalContextMTDataset', "no ['data_rot']", "'data_root', "),
-    Mistake({TRAIN + 'data_root': 'nowhere'}, 'the list of images', 'nowhere/ImageSets/Context/train.txt', 'check data_root and ann_file'),
+    Mistake({TRAIN + 'data_root': 'nowhere'}, 'the list of images', 'nowhere/ImageSets/Context/train.txt', 'check data_root: \'nowhere\' is no folder'),
     Mistake({TRAIN + 'ann_file': 'all.txt'}, 'the list of images', 'all.txt', 'check data_root and ann_file'),
     Mistake({VAL + 'data_root': '{root}_other'}, 'human_parts: 2 of 2', '_other', 'name in `tasks` only what you have labels for'),
     Mistake({TRAIN + 'data_prefix': dict(img_path='images')}, '2 do not exist', 'images/a.jpg', 'Check data_root'),
