@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
+
+
+def user_environment(**own: str) -> dict[str, str]:
+    """The environment of a user on a machine without GPU, whose config imports a module of his own."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    ours = dict(
+        PYTHONPATH=str(TESTS / 'engine'),
+        PORT=str(port),
+        PYTHON=sys.executable,
+        OMP_NUM_THREADS='1',
+        CUDA_VISIBLE_DEVICES='-1',
+    )
+    return {**os.environ, **ours, **own}
 
 
 class Tools:

@@ -16,6 +16,7 @@ __all__ = [
     'check_names',
     'check_positive',
     'check_scale',
+    'constructor_keywords',
     'with_fixed',
 ]
 
@@ -59,6 +60,17 @@ def check_keys(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def constructor_keywords(cls: type) -> set[str]:
+    """The arguments that a class, or one of its bases, names in its constructor."""
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        name
+        for base in cls.__mro__
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind in named
+    } - {'self'}
+
+
 def check_keywords(cls: type, given: Mapping[str, Any]) -> None:
     """Keyword arguments that a class, or one of its bases, names in its constructor.
 
@@ -67,13 +79,7 @@ def check_keywords(cls: type, given: Mapping[str, Any]) -> None:
     Raises:
         TypeError: names those that are unknown, and all that there are.
     """
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = {
-        name
-        for base in cls.__mro__
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-        if parameter.kind in named
-    } - {'self'}
+    known = constructor_keywords(cls)
     if unknown := sorted(set(given) - known):
         raise TypeError(f'{cls.__name__} takes no {unknown}; it takes {sorted(known)}')
 

@@ -46,7 +46,7 @@ def dry_run(cfg: Config, work_dir: str, *, say: Callable[[str], None] = print) -
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     validation = _size_of(cfg.get('val_dataloader'))
     with tempfile.TemporaryDirectory() as folder:
-        runner = Runner.from_cfg(_small(cfg, folder))
+        runner = Runner.from_cfg(_small(cfg, folder, validation))
         say(f'model: {_counted(runner)}')
         runner.train()
         say(
@@ -66,8 +66,8 @@ def dry_run(cfg: Config, work_dir: str, *, say: Callable[[str], None] = print) -
             say(f'load_from: {cfg.load_from} fits')
 
 
-def _small(cfg: Config, folder: str) -> Config:
-    """The config of the training in small."""
+def _small(cfg: Config, folder: str, validation: int | None) -> Config:
+    """The config of the training in small; `validation` is the number of validation samples."""
     small = copy.deepcopy(cfg)
     small.work_dir = folder
     small.experiment_name = Path(folder).name
@@ -103,7 +103,7 @@ def _small(cfg: Config, folder: str) -> Config:
         while 'dataset' in dataset:  # a wrapper
             dataset = dataset.dataset
         if issubclass(DATASETS.get(dataset.type), BaseDataset):
-            dataset.indices = min(2 * small.val_dataloader.get('batch_size', 1), _size_of(cfg.val_dataloader))
+            dataset.indices = min(2 * small.val_dataloader.get('batch_size', 1), validation)
     return small
 
 

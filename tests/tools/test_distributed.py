@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from scipy.io import loadmat, savemat
+
+from tests.tool_runner import user_environment
 
 REPO = Path(__file__).resolve().parents[2]
 TOYS = REPO / 'tests' / 'engine'
@@ -60,19 +61,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def env():
-    """The environment of a user on a machine without GPU, whose config imports a module of his own."""
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    own = dict(
-        PYTHONPATH=str(TOYS),
-        PORT=str(port),
-        PYTHON=sys.executable,
-        PYTHONWARNINGS='ignore',
-        OMP_NUM_THREADS='1',
-        CUDA_VISIBLE_DEVICES='-1',
-    )
-    return {**os.environ, **own}
+    return user_environment(PYTHONWARNINGS='ignore')
 
 
 def pico_config(data: Path, **changes: object) -> Config:

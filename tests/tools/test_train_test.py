@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import mmseg
 import pytest
+
+from tests.tool_runner import user_environment
 
 REPO = Path(__file__).resolve().parents[2]
 TOYS = REPO / 'tests' / 'engine'
@@ -24,18 +25,7 @@ NO_DROPOUT = ['--cfg-options', 'model.dropout=0.0']
 
 @pytest.fixture
 def env():
-    """The environment of a user on a machine without GPU, whose config imports a module of his own."""
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    own = dict(
-        PYTHONPATH=str(TOYS),
-        PORT=str(port),
-        PYTHON=sys.executable,
-        OMP_NUM_THREADS='1',
-        CUDA_VISIBLE_DEVICES='-1',
-    )
-    return {**os.environ, **own}
+    return user_environment()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from ...adapters import METHODS, POSITIONS, AdapterMethod, Change, LowRankWeights, Site
 from ...adapters.base import resolve_tasks
-from ...adapters.checks import check_flags, check_keys, check_keywords
+from ...adapters.checks import check_flags, check_keys, check_keywords, constructor_keywords
 from ...engine.frozen_backbone import FrozenBackbone
 from ...engine.key_accounting import StrictLoading
 from .generated_cache import GeneratedCache
@@ -580,11 +579,6 @@ def _check_adapter(cfg: Mapping) -> None:
         raise ValueError(
             f'adapter must be dict(type=<an adapter method>, ...), got {cfg!r}; methods of this package: {known}'
         )
-    allowed = {
-        name
-        for cls in method.__mro__
-        for name, p in inspect.signature(cls.__init__).parameters.items()
-        if p.kind is p.KEYWORD_ONLY or p.kind is p.POSITIONAL_OR_KEYWORD
-    } - {'self', 'layout', 'tasks'}  # the backbone gives the last two
+    allowed = constructor_keywords(method) - {'layout', 'tasks'}  # the backbone gives these two
     if unknown := sorted(set(cfg) - allowed - {'type'}):
         raise ValueError(f'adapter: {method.__name__} takes no {unknown}; it takes {sorted(allowed)}')
