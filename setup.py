@@ -82,6 +82,7 @@ setup(
     extras_require={
         'openmmlab': openmmlab,
         'onedl': onedl,
+        'timm': ['timm>=1.0'],  # AdaptedPVTv2
         'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
     },

@@ -1,7 +1,7 @@
 """The only module that knows versions of mmengine, mmcv, mmseg, mmpretrain, torch and torchvision.
 
 `ensure_stack()` runs when `mmseg_polyhistor` is imported (and so by `custom_imports` under any tool). It refuses a
-stack that cannot work with an error that names the command that mends it, and applies three repairs, each only
+stack that cannot work with an error that names the command that mends it, and applies repairs, each only
 where it is needed, so that a compiled mmcv, a fitting torchvision or a maintained fork is left alone:
 
 1. mmcv-lite ships `mmcv.ops` without its compiled extension, yet mmseg 1.2 imports it unguarded: a stand-in module
@@ -10,6 +10,8 @@ where it is needed, so that a compiled mmcv, a fitting torchvision or a maintain
    torch, and then fails to import at all: the two operator schemas that its Python code expects are declared.
 3. torch >= 2.6 unpickles with `weights_only=True` while mmengine 0.10 stores `HistoryBuffer` objects in
    checkpoints: see `mmseg_polyhistor.engine`, `SafeCheckpointHook` and `safe_load`; nothing is patched here.
+4. The maintained forks look for the configs of `_base_ = 'mmseg::...'` under the name of the official distribution: the
+   name of the fork's takes its place where only that is installed. (Too late for the config that imports this package.)
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ def ensure_stack() -> None:
         _check_module(module, low, high, dist)
         if module == 'mmcv':
             _repair_mmcv_ops()
+    _repair_config_names()
 
 
 def _check_torch() -> None:
@@ -145,6 +148,16 @@ def _repair_mmcv_ops() -> None:
 
     module.__getattr__ = __getattr__
     sys.modules[name] = module
+
+
+# ------------------------------------------------------------------------------------ configs of packages
+def _repair_config_names() -> None:
+    """Have mmengine find the configs of an mmseg that is installed under the name of the fork's distribution."""
+    names = importlib.import_module('mmengine.config.utils').MODULE2PACKAGE
+    fork = f'onedl-{names["mmseg"]}'
+    installed = {d.name for name in (names['mmseg'], fork) for d in metadata.distributions(name=name)}
+    if installed == {fork}:
+        names['mmseg'] = fork
 
 
 # ------------------------------------------------------------------------------------------- torchvision

@@ -5,7 +5,8 @@ dispatch on `TaskSpec.kind`; none of them knows a task by its name. A user adds 
 
     >>> register_task(TaskSpec(name='garments', kind='semantic', channels=59, ...))
 
-in a module that the config names in `custom_imports`.
+in a module that the config names in `custom_imports`, or in the config itself, as a short row in `new_tasks` (see
+`mmseg_polyhistor.task_rows`).
 
 Arrays and tensors of the kinds:
 
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ['KINDS', 'TaskSpec', 'get_task', 'get_tasks', 'known_tasks', 'register_task']
+__all__ = ['KINDS', 'TaskSpec', 'get_task', 'get_tasks', 'known_tasks', 'register_task', 'voc_palette']
 
 KINDS = ('semantic', 'binary', 'unit_vector', 'scalar')
 FLIP_RULES = ('keep', 'negate_x')  # what a horizontal flip does to the values, beside moving them
@@ -254,7 +255,8 @@ def get_task(name: str) -> TaskSpec:
     """
     if not isinstance(name, str) or name not in _TASKS:
         raise ValueError(
-            f'unknown task {name!r}; known tasks are {list(_TASKS)}. Add one with mmseg_polyhistor.tasks.register_task'
+            f'unknown task {name!r}; known tasks are {list(_TASKS)}. Add one as a row of new_tasks of model and '
+            'data sets, or with mmseg_polyhistor.tasks.register_task'
         )
     return _TASKS[name]
 
@@ -287,7 +289,7 @@ def get_tasks(names: Iterable[str], where: str = 'tasks') -> tuple[TaskSpec, ...
     return specs
 
 
-def _voc_palette(n: int) -> tuple[Colour, ...]:
+def voc_palette(n: int) -> tuple[Colour, ...]:
     """The first colours of PASCAL VOC's map: the bits of the index, spread over the high bits of R, G and B (VOC devkit)."""
     colours = []
     for index in range(n):
@@ -314,7 +316,7 @@ register_task(
             'background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
             'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
         ),
-        palette=_voc_palette(21),
+        palette=voc_palette(21),
     )
 )  # fmt: skip
 register_task(
@@ -329,7 +331,7 @@ register_task(
         metric='mIoU',
         ignore_if_empty=True,  # two thirds of PASCAL's images show no person
         classes=('background', 'head', 'torso', 'upper_arm', 'lower_arm', 'upper_leg', 'lower_leg'),
-        palette=_voc_palette(7),
+        palette=voc_palette(7),
     )
 )
 register_task(
@@ -390,3 +392,23 @@ register_task(
         lower_is_better=True,
     )
 )
+register_task(
+    TaskSpec(
+        name='nyud_semseg',
+        kind='semantic',
+        channels=40,
+        gt_key='gt_nyud_semseg',
+        gt_field='gt_nyud_semseg',
+        pred_field='pred_nyud_semseg',
+        loss=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0),
+        metric='mIoU',
+        classes=(  # the 40 classes of Gupta et al. (CVPR 2013), in their order
+            'wall', 'floor', 'cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window', 'bookshelf', 'picture',
+            'counter', 'blinds', 'desk', 'shelves', 'curtain', 'dresser', 'pillow', 'mirror', 'floor_mat', 'clothes',
+            'ceiling', 'books', 'refrigerator', 'television', 'paper', 'towel', 'shower_curtain', 'box', 'whiteboard',
+            'person', 'night_stand', 'toilet', 'sink', 'lamp', 'bathtub', 'bag', 'other_structure', 'other_furniture',
+            'other_prop',
+        ),
+        palette=voc_palette(41)[1:],  # the colours of the ids 1..40 that the files hold
+    )
+)  # fmt: skip

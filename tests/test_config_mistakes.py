@@ -24,7 +24,7 @@ RUNS = itertools.count()
 PICO = 'polyhistor/swin-pico_mini-pascal.py'
 TASKS = ['semseg', 'human_parts', 'saliency', 'normals']
 THREE = TASKS[:3]
-KNOWN = "known tasks are ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth']"
+KNOWN = "known tasks are ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth', 'nyud_semseg']"
 HEAD = dict(type='AllMLPHead', in_channels=[48, 96, 192, 384], channels=16)
 SMALL = dict(_delete_=True, embed_dims=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
 FILES = (

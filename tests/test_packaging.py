@@ -61,7 +61,7 @@ def test_wheel(sources, tmp_path):
     required = [r for r in metadata.get_all('Requires-Dist') if 'extra ==' not in r]
     assert required and not [r for r in required if r.startswith(STACK)]
     extras = set(metadata.get_all('Provides-Extra'))
-    assert extras == {'openmmlab', 'onedl', 'test', 'export'}
+    assert extras == {'openmmlab', 'onedl', 'timm', 'test', 'export'}
     official = [r for r in metadata.get_all('Requires-Dist') if re.search(r'extra == .openmmlab.', r)]
     assert any(r.replace(' ', '').startswith('mmsegmentation==1.2.2') for r in official)
     assert not [r for r in official if r.startswith('onedl')]

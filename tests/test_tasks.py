@@ -225,8 +225,8 @@ def test_an_unknown_task_is_named_with_the_known_ones_and_the_remedy() -> None:
         with pytest.raises(ValueError) as caught:
             ask()
         assert str(caught.value).removeprefix('tasks: ') == (
-            "unknown task 'flow'; known tasks are ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth']. "
-            'Add one with mmseg_polyhistor.tasks.register_task'
+            "unknown task 'flow'; known tasks are ['semseg', 'human_parts', 'saliency', 'normals', 'edge', 'depth', 'nyud_semseg']. "
+            'Add one as a row of new_tasks of model and data sets, or with mmseg_polyhistor.tasks.register_task'
         )
 
 

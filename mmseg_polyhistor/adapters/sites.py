@@ -18,8 +18,8 @@ class Site(NamedTuple):
 
     `position` is 'attn' or 'ffn' for an adapter after the attention or the feed-forward net of a block, 'prompts' for
     tokens in a block's attention, and else the stock name, within the block, of a linear map or a parameter, such as
-    'attn.w_msa.qkv' or 'norm1.bias'. With `block` None it is outside the blocks of its stage: 'patch_embed.*' belongs
-    to the first stage, 'downsample.*' to the stage in front of it.
+    'attn.w_msa.qkv' or 'norm1.bias'. With `block` None it is outside the blocks of its stage: 'patch_embed.*' stands in
+    front of them, 'downsample.*' and 'norm.*' behind them.
     """
 
     stage: int
@@ -34,7 +34,8 @@ class Site(NamedTuple):
 
 
 class LinearSite(NamedTuple):
-    """A linear map of the backbone, by what it does: 'qkv', 'proj', 'fc1', 'fc2', or 'reduction' (patch merging)."""
+    """A linear map of the backbone, by what it does: 'qkv' (several maps may share it), 'proj', 'fc1', 'fc2', or
+    'reduction' (patch merging of Swin)."""
 
     site: Site
     role: str

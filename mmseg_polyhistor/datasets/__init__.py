@@ -2,6 +2,7 @@
 
 from .labels import LabelError, SampleError
 from .multi_task_dataset import MultiTaskDataset
+from .nyud_mt import NYUD_LAYOUTS, NYUDLayout, NYUDMTDataset, detect_layout
 from .pascal_context_mt import PascalContextMTDataset
 from .pascal_labels import PART_GROUPS, PART_IDS, valid_context_ids
 from .readers import known_readers, read_label, register_reader
@@ -17,6 +18,7 @@ from .transforms import (
 )
 
 __all__ = [
+    'NYUD_LAYOUTS',
     'PART_GROUPS',
     'PART_IDS',
     'LabelError',
@@ -28,9 +30,12 @@ __all__ = [
     'MultiTaskRandomRotate',
     'MultiTaskRandomScale',
     'MultiTaskResize',
+    'NYUDLayout',
+    'NYUDMTDataset',
     'PackMultiTaskInputs',
     'PascalContextMTDataset',
     'SampleError',
+    'detect_layout',
     'known_readers',
     'read_label',
     'register_reader',

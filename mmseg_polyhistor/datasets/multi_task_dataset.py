@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
 from ..adapters.checks import check_keywords
+from ..task_rows import add_tasks
 from ..tasks import TaskSpec, get_tasks, register_task
 from .file_scan import FileScan, first_names, read_ids, scan_files, source_files
 from .labels import SampleError
@@ -36,6 +37,7 @@ class MultiTaskDataset(BaseDataset):
             type='MultiTaskDataset',
             data_root='data/street',
             ann_file='train.txt',
+            new_tasks=[dict(name='garments', kind='semantic', classes=('skin', 'shirt', 'trousers'))],
             tasks=('garments', 'saliency'),
             data_prefix=dict(img_path='images', garments='garments', saliency='masks'),
             suffixes=dict(img_path='.jpg', garments='.png', saliency='.png'),
@@ -60,6 +62,8 @@ class MultiTaskDataset(BaseDataset):
     Args:
         ann_file: List of ids, one a line; blank lines are passed over. Defaults to ''.
         tasks: Names of the tasks, in order (see `mmseg_polyhistor.tasks`). Defaults to None: every task in `sources`.
+        new_tasks: Rows that are added to the table of tasks before names are looked up, each a dict with `name`, `kind` and
+            what else is special (see `mmseg_polyhistor.task_rows.complete_row`). Defaults to ().
         data_root: What relative paths start from; a `~` is the home folder. Defaults to ''.
         data_prefix: Folder per kind of file, or several folders that are looked through in order. Defaults to None.
         suffixes: What an id is followed by, per kind of file. Defaults to None.
@@ -73,7 +77,8 @@ class MultiTaskDataset(BaseDataset):
     Raises:
         FileNotFoundError: if the list, images, or (without `allow_missing`) labels do not exist; the message gives
             the count per task and names the first few.
-        ValueError: if the list holds no id or holds one twice, a task has no source, or the tables do not fit together.
+        ValueError: if the list holds no id or holds one twice, a task has no source, the tables do not fit together, or a
+            row of `new_tasks` is wrong or differs from a known task of its name.
     """
 
     METAINFO: dict = {}
@@ -86,6 +91,7 @@ class MultiTaskDataset(BaseDataset):
         ann_file: str = '',
         tasks: Sequence[str] | None = None,
         *,
+        new_tasks: Sequence[Mapping[str, Any]] = (),
         data_root: str = '',
         data_prefix: Mapping[str, str | Sequence[str]] | None = None,
         suffixes: Mapping[str, str] | None = None,
@@ -96,6 +102,7 @@ class MultiTaskDataset(BaseDataset):
         **kwargs: Any,
     ) -> None:
         check_keywords(type(self), kwargs)
+        add_tasks(new_tasks, f'{type(self).__name__}: new_tasks')
         self.sources = {**copy.deepcopy(dict(self.SOURCES)), **(sources or {})}
         self.specs = get_tasks(self.sources if tasks is None else tasks, f'{type(self).__name__}: tasks')
         self.tasks = tuple(spec.name for spec in self.specs)

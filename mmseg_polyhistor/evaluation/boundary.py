@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.sparse.csgraph import maximum_flow
 from torch import Tensor
 
 from ..datasets.thinning import thin
@@ -143,10 +143,21 @@ def matched_pixels(first: np.ndarray, second: np.ndarray, radius: float) -> int:
     inner[second] = np.arange(number)
     near = index[rows[:, None] + reach + offsets[:, 0], columns[:, None] + reach + offsets[:, 1]]
     hit = near >= 0
-    starts = np.concatenate([[0], hit.sum(axis=1).cumsum()]).astype(np.int32)
-    partners = near[hit]
-    graph = csr_array((np.ones(partners.size, np.int8), partners, starts), shape=(rows.size, number))
-    return int((maximum_bipartite_matching(graph, perm_type='column') >= 0).sum())
+    # A flow of 1 from the source (node 0) through a pixel of the first map, one of the second near it, and to the sink. scipy's
+    # `maximum_bipartite_matching` gives the same number, but on long lines it may take minutes.
+    size = len(rows)
+    sink = size + number + 1
+    targets = [np.arange(1, size + 1), size + 1 + near[hit], np.full(number, sink)]
+    degrees = [[0], [size], hit.sum(axis=1), np.ones(number, np.int64), [0]]
+    graph = csr_array(
+        (
+            np.ones(sum(map(len, targets)), np.int32),
+            np.concatenate(targets).astype(np.int32),
+            np.concatenate(degrees).cumsum().astype(np.int32),
+        ),
+        shape=(sink + 1, sink + 1),
+    )
+    return int(maximum_flow(graph, 0, sink, method='dinic').flow_value)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,18 @@ import numpy as np
 
 from ..tasks import TaskSpec
 
-__all__ = ['STYLES', 'Style', 'colourise', 'demand_shape', 'hatch', 'ignored_pixels', 'legend_entries']
+__all__ = [
+    'STYLES',
+    'Entry',
+    'Style',
+    'colourise',
+    'demand_shape',
+    'hatch',
+    'ignored_pixels',
+    'legend_entries',
+    'legend_picture',
+    'over_backdrop',
+]
 
 Entry = tuple[tuple[int, int, int], str]  # a colour and what it means
 
@@ -29,12 +40,14 @@ class Style:
         legend: (arrays drawn, spec) -> the colours that need an explanation.
         blend: Whether the picture may be laid over the image (colours that mean classes survive that, shades do not).
         channels: Length of the arrays' first axis.
+        picture: (side, spec) -> uint8 RGB (side, side, 3), what explains the colours better than a list of them; None: nothing.
     """
 
     colours: Callable[[np.ndarray, TaskSpec], np.ndarray]
     legend: Callable[[list[np.ndarray], TaskSpec], list[Entry]]
     blend: bool
     channels: int
+    picture: Callable[[int, TaskSpec], np.ndarray] | None = None
 
 
 def _classes(array: np.ndarray, spec: TaskSpec) -> np.ndarray:
@@ -75,6 +88,15 @@ def _axes(arrays: list[np.ndarray], spec: TaskSpec) -> list[Entry]:
     ]
 
 
+def _disc_of_directions(side: int, spec: TaskSpec) -> np.ndarray:
+    """A ball in the colours of its normals, seen from the front: the middle faces the viewer, the rim looks aside."""
+    steps = (2 * np.arange(side, dtype=np.float32) + 1) / side - 1
+    x, y = np.meshgrid(steps, -steps)
+    squared = x**2 + y**2
+    colours = _direction(np.stack([x, y, np.sqrt(np.maximum(1 - squared, 0))]), spec)
+    return np.where(squared[..., None] <= 1, colours, 255).astype(np.uint8)
+
+
 def _quantity(array: np.ndarray, spec: TaskSpec) -> np.ndarray:
     """Quantities v (1, H, W) in matplotlib's viridis at v / (v + 2): one colour means one value on every picture."""
     values = np.maximum(array[0].astype(np.float32), 0)
@@ -90,15 +112,20 @@ def _marks(arrays: list[np.ndarray], spec: TaskSpec) -> list[Entry]:
 STYLES: dict[str, Style] = {
     'semantic': Style(_classes, _classes_present, blend=True, channels=1),
     'binary': Style(_probability, _probability_ends, blend=False, channels=1),
-    'unit_vector': Style(_direction, _axes, blend=False, channels=3),
+    'unit_vector': Style(_direction, _axes, blend=False, channels=3, picture=_disc_of_directions),
     'scalar': Style(_quantity, _marks, blend=False, channels=1),
 }
 
 
 def colourise(
-    array: np.ndarray, spec: TaskSpec, backdrop: np.ndarray | None = None, alpha: float = 1.0
+    array: np.ndarray,
+    spec: TaskSpec,
+    backdrop: np.ndarray | None = None,
+    alpha: float = 1.0,
+    *,
+    is_truth: bool = True,
 ) -> np.ndarray:
-    """One label map or prediction as a picture; ignored pixels are hatched in grey.
+    """One label map or prediction as a picture; pixels of a label map that are ignored are hatched in grey.
 
     Args:
         array: (1, H, W) or, for unit vectors, (3, H, W), with values as `mmseg_polyhistor.tasks` lists them.
@@ -106,6 +133,8 @@ def colourise(
         backdrop: uint8 RGB (H, W, 3), over whose grey shades a semantic map is laid; other kinds are drawn flat.
             Defaults to None: all are.
         alpha: Opacity over the backdrop, in [0, 1]. Defaults to 1.
+        is_truth: Whether the array is a label map, in which `spec.ignore_value` says that there is no label; in a prediction
+            it is a value like others (a depth of 0). Defaults to True.
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -117,12 +146,17 @@ def colourise(
     style = STYLES[spec.kind]
     picture = style.colours(array, spec)
     if style.blend and backdrop is not None:
-        shade = backdrop.astype(np.float32).mean(
-            axis=2, keepdims=True
-        )  # grey, so that hues mean classes alone
-        picture = np.rint(alpha * picture + (1 - alpha) * shade).astype(np.uint8)
+        picture = over_backdrop(picture, backdrop, alpha)
+    if not is_truth:
+        return picture
     ignored = ignored_pixels(array, spec)
     return np.where(ignored[..., None], hatch(*ignored.shape), picture)
+
+
+def over_backdrop(picture: np.ndarray, backdrop: np.ndarray, alpha: float) -> np.ndarray:
+    """A picture with opacity `alpha` over the grey shades of another (grey, so that hues mean classes alone); both uint8 RGB."""
+    shade = backdrop.astype(np.float32).mean(axis=2, keepdims=True)
+    return np.rint(alpha * picture + (1 - alpha) * shade).astype(np.uint8)
 
 
 def demand_shape(array: np.ndarray, spec: TaskSpec) -> None:
@@ -149,3 +183,9 @@ def hatch(height: int, width: int) -> np.ndarray:
 def legend_entries(arrays: list[np.ndarray], spec: TaskSpec) -> list[Entry]:
     """Colour and meaning, for the maps of one task that were drawn: of a semantic task the classes present."""
     return STYLES[spec.kind].legend(arrays, spec)
+
+
+def legend_picture(side: int, spec: TaskSpec) -> np.ndarray | None:
+    """A picture (side, side) that explains the colours of a task's kind: for vectors a ball; None for the other kinds."""
+    picture = STYLES[spec.kind].picture
+    return None if picture is None else picture(side, spec)

@@ -17,6 +17,7 @@ LABEL = 26  # width of the rows' labels, between the input and the tasks
 LEGEND_GAP = 10  # above the legend
 LEGEND_LINE = 19  # height of a line of the legend
 LEGEND_ENTRY = 122  # least width of an entry of the legend
+LEGEND_PICTURE = 76  # height and width of a picture under a legend's entries
 
 
 def fit(height: int, width: int, longer: int) -> tuple[int, int]:
@@ -34,12 +35,14 @@ class Layout:
         rows: Number of rows of each sample, at least 1.
         columns: Number of tasks.
         legend: Number of entries of each task's legend.
+        pictures: Whether a picture stands under the entries of each task's legend. Defaults to (): under none.
     """
 
     cells: Sequence[tuple[int, int]]
     rows: int
     columns: int
     legend: Sequence[int]
+    pictures: Sequence[bool] = ()
 
     @property
     def column_width(self) -> int:
@@ -59,8 +62,8 @@ class Layout:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the sheet."""
-        lines = max(map(self._legend_lines, self.legend), default=0)
-        height = self._legend_top() + lines * LEGEND_LINE if lines else self._legend_top() - LEGEND_GAP
+        bottom = max((self._legend_bottom(column) for column in range(len(self.legend))), default=0)
+        height = max(bottom, self._legend_top() - LEGEND_GAP)
         right = self.column_left(self.columns) - GAP if self.columns else MARGIN + self.column_width
         return height + MARGIN, right + MARGIN
 
@@ -88,6 +91,11 @@ class Layout:
         place, line = divmod(index, self._legend_lines(self.legend[column]))
         return self.column_left(column) + place * self.entry_width, self._legend_top() + line * LEGEND_LINE
 
+    def legend_picture(self, column: int) -> Box:
+        """Where the picture of a task's legend stands: under its entries."""
+        left, bottom = self.column_left(column), self._legend_bottom(column)
+        return left, bottom - LEGEND_PICTURE, left + LEGEND_PICTURE, bottom
+
     def _box(self, sample: int, left: int, top: int) -> Box:
         """A cell in a column; a narrow one stands in the middle."""
         height, width = self.cells[sample]
@@ -99,6 +107,13 @@ class Layout:
 
     def _legend_lines(self, entries: int) -> int:
         return -(-entries // self.entries_per_line)
+
+    def _legend_bottom(self, column: int) -> int:
+        """The lower edge of a task's legend; 0 where it has none."""
+        if not self.legend[column]:
+            return 0
+        picture = LEGEND_PICTURE if self.pictures and self.pictures[column] else 0
+        return self._legend_top() + self._legend_lines(self.legend[column]) * LEGEND_LINE + picture
 
     def _legend_top(self) -> int:
         return self.block_top(len(self.cells)) - SAMPLE_GAP + LEGEND_GAP

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +14,9 @@ from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
 from ..tasks import TaskSpec, get_task, known_tasks
-from .colours import colourise, demand_shape, hatch, ignored_pixels, legend_entries
-from .layout import LABEL, MARGIN, TITLE, Box, Layout, fit
+from .colours import colourise, demand_shape, hatch, ignored_pixels, legend_entries, legend_picture
+from .errors import colourise_error, error_legend, error_map
+from .layout import LABEL, LEGEND_PICTURE, MARGIN, TITLE, Box, Layout, fit
 
 __all__ = ['draw_sheets', 'tasks_in']
 
@@ -22,7 +24,16 @@ PAPER, INK, FRAME, BLANK = (255, 255, 255), (32, 32, 32), (150, 150, 150), (240,
 SWATCH = 12
 MIN_CELL = 96  # below that, captions do not fit over their columns
 
-Maps = dict[str, np.ndarray]  # task -> array (channels, H, W)
+Maps = dict[str, np.ndarray]  # task -> array (channels, H, W), or errors (H, W)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of every sample: what it is called, the maps of each sample, and how one is drawn over its image."""
+
+    name: str
+    maps: list[Maps]
+    draw: Callable[[np.ndarray, TaskSpec, np.ndarray, float], np.ndarray]
 
 
 def draw_sheets(
@@ -32,11 +43,13 @@ def draw_sheets(
     *,
     draw_gt: bool = True,
     draw_pred: bool = True,
+    draw_error: bool = False,
     cell_size: int = 256,
     alpha: float = 0.75,
     legend: bool = True,
 ) -> np.ndarray:
-    """One picture of several samples: the input, and a column per task with its truth above its prediction.
+    """One picture of several samples: the input, and a column per task with its truth above its prediction and, on demand,
+    the errors below (see `error_map`).
 
     A row for which no sample has a map is left out; a single missing map becomes a blank cell that says so. Maps are
     resized to the cell (nearest neighbour), whatever their size.
@@ -47,9 +60,11 @@ def draw_sheets(
         specs: The tasks to draw. Defaults to None: those for which a sample has a map.
         draw_gt: Draw the truth. Defaults to True.
         draw_pred: Draw the prediction. Defaults to True.
+        draw_error: Draw where, and how far, the prediction is off the truth. Defaults to False.
         cell_size: Longer side of a cell in pixels, at least 96. Defaults to 256.
         alpha: Opacity of semantic maps over the input, in [0, 1]. Defaults to 0.75.
-        legend: Explain the colours under each column; of semantic tasks the classes present. Defaults to True.
+        legend: Explain the colours under each column; of semantic tasks the classes present, of normals also by a ball in
+            their colours. Defaults to True.
 
     Returns:
         uint8 RGB (height, width, 3).
@@ -62,14 +77,30 @@ def draw_sheets(
     specs = tasks_in(samples) if specs is None else tuple(specs)
     cells = [fit(*image.shape[:2], cell_size) for image in images]
     inputs = [_resize_image(image, cell) for image, cell in zip(images, cells, strict=True)]
-    rows: list[tuple[str, list[Maps]]] = []
-    for name, field, wanted in (('truth', 'gt_field', draw_gt), ('prediction', 'pred_field', draw_pred)):
-        maps = [_maps(s, specs, field, c) for s, c in zip(samples, cells, strict=True)] if wanted else []
-        if any(maps):
-            rows.append((name, maps))
+    truths, preds = (
+        [_maps(s, specs, field, c) for s, c in zip(samples, cells, strict=True)]
+        for field in ('gt_field', 'pred_field')
+    )
+    errors = [_errors(p, t, specs) for p, t in zip(preds, truths, strict=True)] if draw_error else []
+    rows = [
+        _Row('truth', truths if draw_gt else [], colourise),
+        _Row('prediction', preds if draw_pred else [], partial(colourise, is_truth=False)),
+        _Row('error', errors, colourise_error),
+    ]
+    rows = [row for row in rows if any(row.maps)]
     specs = specs if rows else ()
-    entries = [_legend(spec, [m for _, maps in rows for m in maps]) for spec in specs] if legend else []
-    layout = Layout(cells, max(1, len(rows)), len(specs), [len(lines) for lines in entries])
+    entries = [_legend(spec, rows) for spec in specs] if legend else []
+    balls = [
+        None if all(row.name == 'error' for row in rows) else legend_picture(LEGEND_PICTURE - 4, spec)
+        for spec in specs
+    ]
+    layout = Layout(
+        cells,
+        max(1, len(rows)),
+        len(specs),
+        [len(lines) for lines in entries],
+        [ball is not None for ball in balls],
+    )
 
     sheet = Image.new('RGB', layout.size[::-1], PAPER)
     _draw_title(sheet, layout, MARGIN, 'input')
@@ -77,14 +108,16 @@ def draw_sheets(
         _draw_title(sheet, layout, layout.column_left(column), spec.name.replace('_', ' '))
     for index, image in enumerate(inputs):
         _draw_cell(sheet, image, layout.input(index))
-        for row, (name, maps) in enumerate(rows):
-            _draw_label(sheet, layout.cell(index, row, 0)[1::2], layout.column_left(0), name)
+        for number, row in enumerate(rows):
+            _draw_label(sheet, layout.cell(index, number, 0)[1::2], layout.column_left(0), row.name)
             for column, spec in enumerate(specs):
-                array = maps[index].get(spec.name)
-                picture = None if array is None else colourise(array, spec, image, alpha)
-                _draw_cell(sheet, picture, layout.cell(index, row, column), missing=f'no {name}')
+                array = row.maps[index].get(spec.name)
+                picture = None if array is None else row.draw(array, spec, image, alpha)
+                _draw_cell(sheet, picture, layout.cell(index, number, column), missing=f'no {row.name}')
     for column, lines in enumerate(entries):
         _draw_legend(sheet, layout, column, lines)
+        if lines and balls[column] is not None:
+            sheet.paste(Image.fromarray(balls[column]), layout.legend_picture(column)[:2])
     return np.array(sheet)
 
 
@@ -121,6 +154,12 @@ def _maps(
     return maps
 
 
+def _errors(preds: Maps, truths: Maps, specs: Sequence[TaskSpec]) -> Maps:
+    """The errors of one sample, for the tasks of which it has both prediction and truth."""
+    both = [spec for spec in specs if spec.name in preds and spec.name in truths]
+    return {spec.name: error_map(preds[spec.name], truths[spec.name], spec) for spec in both}
+
+
 def _resize_map(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest neighbour over the last two axes: the pixel under the centre of the new one."""
     rows, columns = (
@@ -133,13 +172,15 @@ def _resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
 
 
-def _legend(spec: TaskSpec, maps: Sequence[Maps]) -> list[tuple[Image.Image, str]]:
+def _legend(spec: TaskSpec, rows: Sequence[_Row]) -> list[tuple[Image.Image, str]]:
     """Swatch and text per entry of one task's legend."""
-    arrays = [m[spec.name] for m in maps if spec.name in m]
-    entries = [
-        (Image.new('RGB', (SWATCH, SWATCH), colour), text) for colour, text in legend_entries(arrays, spec)
-    ]
-    if any(ignored_pixels(array, spec).any() for array in arrays):
+    drawn = {row.name: [maps[spec.name] for maps in row.maps if spec.name in maps] for row in rows}
+    errors, truths = drawn.pop('error', []), drawn.get('truth', [])
+    colours = legend_entries([a for arrays in drawn.values() for a in arrays], spec) if drawn else []
+    colours += error_legend(spec) if errors else []
+    entries = [(Image.new('RGB', (SWATCH, SWATCH), colour), text) for colour, text in colours]
+    unknown = [ignored_pixels(array, spec) for array in truths] + [np.isnan(array) for array in errors]
+    if any(pixels.any() for pixels in unknown):
         entries.append((Image.fromarray(hatch(SWATCH, SWATCH)), 'no label'))
     return entries
 

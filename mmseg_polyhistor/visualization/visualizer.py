@@ -20,7 +20,7 @@ __all__ = ['MultiTaskVisualizer']
 
 @VISUALIZERS.register_module()
 class MultiTaskVisualizer(SegLocalVisualizer):
-    """Draws the input and, per task, truth and prediction of a sample on one sheet.
+    """Draws the input and, per task, truth, prediction and (on demand) errors of a sample on one sheet.
 
     Takes the place of mmseg's `SegLocalVisualizer`: under `SegVisualizationHook` (`tools/test.py --show-dir`) and under
     `MMSegInferencer`. The tasks are those of `dataset_meta['tasks']`, or else those that the sample has maps of.
@@ -32,6 +32,8 @@ class MultiTaskVisualizer(SegLocalVisualizer):
         save_dir (str, optional): Folder of the backends. Defaults to None.
         alpha (float): Opacity of semantic maps over the input, in [0, 1]. Defaults to 0.75.
         cell_size (int): Longer side of a picture on the sheet, in pixels. Defaults to 256.
+        draw_error (bool): Add a row with the errors of the predictions, where truth and prediction are drawn both.
+            Defaults to False.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class MultiTaskVisualizer(SegLocalVisualizer):
         *,
         alpha: float = 0.75,
         cell_size: int = 256,
+        draw_error: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(name, image, vis_backends, save_dir, alpha=alpha, **kwargs)
         self.cell_size = cell_size
+        self.draw_error = draw_error
 
     @master_only
     def add_datasample(
@@ -83,6 +87,7 @@ class MultiTaskVisualizer(SegLocalVisualizer):
             None if tasks is None else get_tasks(tasks),
             draw_gt=draw_gt,
             draw_pred=draw_pred,
+            draw_error=self.draw_error and draw_gt and draw_pred,
             cell_size=self.cell_size,
             alpha=self.alpha,
             legend=with_labels,

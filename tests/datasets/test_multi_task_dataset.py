@@ -46,7 +46,8 @@ def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         )
     )
     yield
-    tasks._TASKS.pop('garments')
+    for name in ('garments', 'silhouette'):
+        tasks._TASKS.pop(name)
     readers._READERS.pop('constant')
     sys.modules.pop('users_reader')
 
@@ -68,7 +69,11 @@ def test_a_spawned_worker_knows_the_users_tasks_and_readers(pascal_tree: SimpleN
                 ann_file='ImageSets/Context/train.txt',
                 data_prefix=dict(img_path='JPEGImages', any='sal_distill'),
                 suffixes=dict(img_path='.jpg', any='.png'),
-                sources=dict(garments=dict(path='any', reader=dict(type='constant', value=2))),
+                new_tasks=[dict(name='silhouette', kind='binary')],
+                sources=dict(
+                    garments=dict(path='any', reader=dict(type='constant', value=2)),
+                    silhouette=dict(path='any', reader=dict(type='constant', value=1)),
+                ),
                 pipeline=[
                     dict(type='LoadImageFromFile'),
                     dict(type='LoadMultiTaskAnnotations'),
@@ -84,6 +89,7 @@ def test_a_spawned_worker_knows_the_users_tasks_and_readers(pascal_tree: SimpleN
         for _ in range(2):  # two epochs with the same worker
             (batch,) = list(iterator)
             assert [int(sample.gt_garments.data.unique()) for sample in batch['data_samples']] == [2, 2, 2]
+            assert [int(sample.gt_silhouette.data.unique()) for sample in batch['data_samples']] == [1, 1, 1]
             iterator = iter(loader)
     finally:
         iterator._shutdown_workers()

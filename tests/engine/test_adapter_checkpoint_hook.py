@@ -294,7 +294,7 @@ def test_random_on_purpose_is_told(tmp_path, monkeypatch):
     """A frozen encoder without weights from anywhere is a warning in the log, not a secret."""
     told = []
     monkeypatch.setattr(
-        'mmseg_polyhistor.models.backbones.adapted_swin.print_log',
+        'mmseg_polyhistor.models.backbones.adapted_backbone.print_log',
         lambda text, **kwargs: told.append((text, kwargs)),
     )
     cfg = tiny_config(tmp_path, None)['model']['backbone']

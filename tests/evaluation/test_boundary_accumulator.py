@@ -133,6 +133,56 @@ def test_the_matching_is_the_largest(seed, radius):
     assert matched_pixels(*maps, radius) == _largest_matching(*maps, radius)
 
 
+def _matching_by_augmenting_paths(first, second, radius) -> int:
+    """Kuhn's algorithm: one path after another along which one more pair fits in, until there is none."""
+    reach = int(radius)
+    steps = [range(-reach, reach + 1)] * 2
+    disc = [step for step in itertools.product(*steps) if math.hypot(*step) <= radius]
+    ends = set(map(tuple, np.argwhere(second).tolist()))
+    near = {
+        (r, c): [end for dr, dc in disc if (end := (r + dr, c + dc)) in ends]
+        for r, c in np.argwhere(first).tolist()
+    }
+    start_of, end_of = {}, {}
+    grown = True
+    while grown:
+        grown, seen = False, set()
+        for start in near:
+            if start in end_of:
+                continue
+            path = [(start, iter(near[start]))]
+            while path:
+                end = next((e for e in path[-1][1] if e not in seen), None)
+                if end is None:
+                    path.pop()
+                    continue
+                seen.add(end)
+                if end in start_of:
+                    path.append((start_of[end], iter(near[start_of[end]])))
+                    continue
+                for pixel, _ in reversed(path):
+                    start_of[end] = pixel
+                    end, end_of[pixel] = end_of.get(pixel), end
+                grown = True
+                break
+    return len(end_of)
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_long_lines_that_waver_are_matched_at_once(seed):
+    """Of the size of a photograph; the search must not try all ways, of which there are endlessly many."""
+    rng = np.random.default_rng(seed)
+    height, width = 375, 500
+    straight, wavering = np.zeros((2, height, width), bool)
+    for row, column in zip(range(40, 340, 25), range(10, 490, 40), strict=True):
+        straight[row], straight[:, column] = True, True
+        wavering[row + rng.integers(-4, 5, width), np.arange(width)] = True
+        wavering[np.arange(height), column + rng.integers(-4, 5, height)] = True
+    radius = TOLERANCE * math.hypot(height, width)
+    expected = _matching_by_augmenting_paths(wavering, straight, radius)
+    assert matched_pixels(wavering, straight, radius) == expected > 10_000
+
+
 def test_equals_a_sum_over_images_in_plain_steps(accumulator, make_sample):
     samples = [make_sample(seed, size=(40, 30), tasks=('edge',)) for seed in range(3)]
     pairs = [(s['pred_edge']['data'], s['gt_edge']['data']) for s in samples]

@@ -165,6 +165,25 @@ def test_parameters_of_a_real_config(make_run, rows_of, repo):
     assert (row.encoder, row.total) == (recorded.encoder, recorded.total)
 
 
+def test_a_task_that_the_model_brings_along(make_run, rows_of, lines):
+    """Tasks of a config are known once its model is built: `new_tasks` of the segmentor."""
+    model = """
+model = dict(
+    type='MultiTaskSegmentor', tasks=('clouds',), new_tasks=[dict(name='clouds', kind='binary')],
+    backbone=dict(
+        type='AdaptedSwin', arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4), tasks=('clouds',),
+        adapter=dict(type='LoRA', rank=2)),
+    decode_heads=dict(type='AllMLPHead', in_channels=[8, 16, 32, 64], channels=8),
+    data_preprocessor=dict(type='MultiTaskDataPreProcessor'))
+"""
+    starts = {'20260101_000000': [lines.train(20, 2), {'clouds.mIoU': 12.0, 'step': 2}]}
+    try:
+        (row,), remarks = rows_of(make_run(starts=starts, tasks=('clouds',), more=model))
+        assert row.tasks == ('clouds',) and remarks == [] and row.total > 0
+    finally:
+        _TASKS.pop('clouds', None)
+
+
 @pytest.mark.parametrize(
     ('name', 'config_name', 'more', 'method'),
     [

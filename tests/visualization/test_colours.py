@@ -96,3 +96,13 @@ def test_depths_without_truth_are_hatched():
     picture = colourise(array, get_task('depth'))
     np.testing.assert_array_equal(picture[:, :4], hatch(8, 8)[:, :4])
     assert not (picture[:, 4:] == hatch(8, 8)[:, 4:]).all(axis=2).any()
+
+
+def test_a_prediction_has_no_ignored_pixels():
+    array = np.zeros((1, 8, 8), np.float32)
+    picture = colourise(array, get_task('depth'), is_truth=False)
+    assert (picture == (68, 1, 84)).all()
+    vectors = np.zeros((3, 8, 8), np.float32)
+    vectors[2] = 1
+    for kwargs in (dict(), dict(is_truth=False)):
+        assert (colourise(vectors, get_task('normals'), **kwargs) == (128, 128, 255)).all()

@@ -8,7 +8,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmseg_polyhistor.tasks import TaskSpec, get_tasks
-from mmseg_polyhistor.visualization import colourise, draw_sheets
+from mmseg_polyhistor.visualization import colourise, colourise_error, draw_sheets, error_map
+from mmseg_polyhistor.visualization.colours import hatch
 from mmseg_polyhistor.visualization.layout import Layout, fit
 from mmseg_polyhistor.visualization.sheet import tasks_in
 
@@ -134,7 +135,7 @@ def test_without_any_map_only_the_input_is_drawn(image):
 def test_the_legend_shows_the_colours_present(image, sample):
     sheet = draw_sheets([image], [sample], cell_size=128)
     # background, car, person, no label | background, torso, lower leg, no label | 2 and no label | 3 and no label
-    layout = Layout([CELL], rows=2, columns=4, legend=[4, 4, 3, 4])
+    layout = Layout([CELL], rows=2, columns=4, legend=[4, 4, 3, 4], pictures=[False, False, False, True])
     assert sheet.shape[:2] == layout.size
     expected = [(0, 0, 0), (128, 128, 128), (192, 128, 128)]
     for index, colour in enumerate(expected):
@@ -142,6 +143,87 @@ def test_the_legend_shows_the_colours_present(image, sample):
         assert (sheet[top : top + 12, left : left + 12] == colour).all()
     bare = draw_sheets([image], [sample], cell_size=128, legend=False)
     np.testing.assert_array_equal(sheet[: layout.cell(0, 1, 0)[3]], bare[: layout.cell(0, 1, 0)[3]])
+
+
+def test_normals_are_explained_by_a_ball(image, sample):
+    """Under the axes: its middle looks to the viewer, its rim to the right and up."""
+    sheet = draw_sheets([image], [sample], get_tasks(('saliency', 'normals')), cell_size=128)
+    layout = Layout([CELL], rows=2, columns=2, legend=[3, 4], pictures=[False, True])
+    assert sheet.shape[:2] == layout.size
+    left, top, right, bottom = layout.legend_picture(1)
+    assert top > layout.legend_entry(1, 3)[1] and right <= sheet.shape[1] and bottom <= sheet.shape[0]
+    side = right - left - 4
+    middle = side // 2
+    ball = sheet[top : top + side, left : left + side].astype(int)
+    for row, column, normal in (
+        (middle, middle, (0, 0, 1)),
+        (middle, side - 1, (1, 0, 0)),
+        (0, middle, (0, 1, 0)),
+    ):
+        expected = 127.5 * (np.array(normal) + 1)
+        np.testing.assert_allclose(ball[row, column], expected, atol=30)  # a pixel beside the very rim
+    assert (ball[0, 0] == 255).all()
+    beside = layout.column_left(0)
+    assert (sheet[top:bottom, beside : beside + 100] == 255).all()  # none for probabilities
+    assert draw_sheets([image], [sample], legend=False, cell_size=128).shape[:2] == (
+        Layout([CELL], rows=2, columns=4, legend=[]).size
+    )
+
+
+def test_errors_are_a_row_on_demand(image, sample):
+    sheet = draw_sheets([image], [sample], draw_error=True, cell_size=128, alpha=1.0, legend=False)
+    layout = Layout([CELL], rows=3, columns=4, legend=[])
+    assert sheet.shape[:2] == layout.size
+    without = draw_sheets([image], [sample], cell_size=128, alpha=1.0, legend=False)
+    for column, spec in enumerate(get_tasks(TASKS)):
+        for row in range(2):
+            cell = _crop(sheet, layout.cell(0, row, column))
+            assert cell.shape == (*CELL, 3)
+            field = (spec.gt_field, spec.pred_field)[row]
+            np.testing.assert_array_equal(cell, colourise(sample.get(field).data.numpy(), spec))
+        errors = error_map(
+            sample.get(spec.pred_field).data.numpy(), sample.get(spec.gt_field).data.numpy(), spec
+        )
+        expected = colourise_error(errors, spec)
+        np.testing.assert_array_equal(_crop(sheet, layout.cell(0, 2, column)), expected)
+    assert without.shape[:2] == Layout([CELL], rows=2, columns=4, legend=[]).size
+
+
+def test_errors_need_truth_and_prediction_and_may_stand_alone(image, sample):
+    alone = draw_sheets(
+        [image], [sample], draw_gt=False, draw_pred=False, draw_error=True, cell_size=128, alpha=1.0
+    )
+    layout = Layout([CELL], rows=1, columns=4, legend=[3, 3, 6, 6])  # right, wrong | five marks; and no label
+    assert alone.shape[:2] == layout.size
+    for index, colour in enumerate(((228, 228, 228), (200, 30, 30))):
+        left, top = layout.legend_entry(0, index)
+        assert (alone[top : top + 12, left : left + 12] == colour).all()
+    delattr(sample, 'gt_saliency')
+    sheet = draw_sheets([image], [sample], draw_error=True, cell_size=128, legend=False)
+    left, top, right, bottom = Layout([CELL], rows=3, columns=4, legend=[]).cell(0, 2, 2)
+    blank = (sheet[top:bottom, left:right] == 240).all(axis=2)
+    assert 0.8 < blank.mean() < 1  # a blank with the words 'no error'
+    for field in ('gt_sem_seg', 'gt_human_parts', 'gt_normals'):
+        delattr(sample, field)
+    np.testing.assert_array_equal(
+        draw_sheets([image], [sample], draw_error=True, cell_size=128),
+        draw_sheets([image], [sample], cell_size=128),
+    )
+
+
+def test_a_predicted_depth_of_0_is_no_missing_label(image):
+    """In the truth 0 means that nothing was measured; a prediction of 0 is as near as can be."""
+    sample = SegDataSample()
+    sample.gt_depth_map = PixelData(data=np.zeros((1, *CELL), np.float32))
+    sample.pred_depth_map = PixelData(data=np.zeros((1, *CELL), np.float32))
+    sheet = draw_sheets([image], [sample], cell_size=128)
+    layout = Layout([CELL], rows=2, columns=1, legend=[7])
+    truth, pred = (_crop(sheet, layout.cell(0, row, 0)) for row in range(2))
+    np.testing.assert_array_equal(truth, hatch(*CELL))
+    assert (pred == (68, 1, 84)).all()  # viridis at 0
+    assert sheet.shape[:2] == layout.size  # six marks, and 'no label' for the truth
+    only = draw_sheets([image], [sample], draw_gt=False, cell_size=128)
+    assert only.shape[:2] == Layout([CELL], rows=1, columns=1, legend=[6]).size
 
 
 def test_tasks_are_found_in_the_samples(sample):

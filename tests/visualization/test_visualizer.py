@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,3 +83,54 @@ def test_shows_on_demand(visualizer, image, sample, monkeypatch):
     ((sheet,), arguments), = shown  # fmt: skip
     assert arguments == dict(win_name='a', wait_time=2)
     np.testing.assert_array_equal(sheet, draw_sheets([image], [sample], cell_size=128))
+
+
+def test_errors_where_truth_and_prediction_are_drawn(image, sample, tmp_path):
+    visualizer = MultiTaskVisualizer(str(tmp_path / 'errors'), cell_size=128, draw_error=True)
+    for kwargs in (dict(), dict(draw_gt=False), dict(draw_pred=False)):
+        visualizer.add_datasample('a', image, sample, out_file=str(tmp_path / 'sheet.png'), **kwargs)
+        expected = draw_sheets([image], [sample], draw_error=not kwargs, cell_size=128, **kwargs)
+        np.testing.assert_array_equal(visualizer.get_image(), expected)
+
+
+class _Writer:
+    """What mmengine's backend calls of TensorBoard's `SummaryWriter`."""
+
+    def __init__(self, folder: str) -> None:
+        self.images = []
+
+    def add_image(self, name: str, image: np.ndarray, step: int, dataformats: str) -> None:
+        self.images.append((name, image, step, dataformats))
+
+
+def _wandb() -> SimpleNamespace:
+    """What mmengine's backend calls of WandB."""
+    module = SimpleNamespace(logged=[], init=lambda **kwargs: None, Image=lambda array: ('image', array))
+    module.log = lambda content, **kwargs: module.logged.append(content)
+    return module
+
+
+def test_hands_sheets_to_tensorboard_and_wandb(image, sample, tmp_path, monkeypatch):
+    """Stand-ins for the two services, behind mmengine's own backends."""
+    tensorboard = SimpleNamespace(SummaryWriter=_Writer)
+    wandb = _wandb()
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', tensorboard)
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        visualizer = VISUALIZERS.build(
+            dict(
+                type='MultiTaskVisualizer',
+                name=str(tmp_path),
+                vis_backends=[dict(type='TensorboardVisBackend'), dict(type='WandbVisBackend')],
+                save_dir=str(tmp_path),
+                cell_size=128,
+            )
+        )
+    visualizer.add_datasample('val_a.jpg', image, sample, step=7)
+    expected = draw_sheets([image], [sample], cell_size=128)
+    ((name, sheet, step, order),) = visualizer.get_backend('TensorboardVisBackend').experiment.images
+    assert (name, step, order) == ('val_a.jpg', 7, 'HWC')
+    np.testing.assert_array_equal(sheet, expected)
+    ((key, (_, sheet)),) = (item for content in wandb.logged for item in content.items())
+    assert key == 'val_a.jpg'
+    np.testing.assert_array_equal(sheet, expected)

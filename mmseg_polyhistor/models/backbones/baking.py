@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...adapters import POSITIONS, AdapterMethod, CannotMergeError, Change, Site
 from ...adapters.base import resolve_tasks
-from .adapted_swin import SINGLE_TASK, AdaptedSwin
+from .adapted_backbone import SINGLE_TASK, AdaptedBackbone
 from .merging import linear_before, merge_change
 
 __all__ = ['BakedMethod', 'bake']
@@ -22,11 +22,12 @@ class BakedMethod(AdapterMethod):
 
     Args:
         method: The method that generated; its `adapt` is used on, and must depend on its arguments alone.
-        changes: What it generated for all of its tasks.
+        changes: What it generated.
+        tasks: The tasks that it generated them for.
     """
 
-    def __init__(self, method: AdapterMethod, changes: Mapping[Site, Change]) -> None:
-        super().__init__(layout=method.layout, tasks=method.tasks, per_task=method.per_task)
+    def __init__(self, method: AdapterMethod, changes: Mapping[Site, Change], tasks: Sequence[str]) -> None:
+        super().__init__(layout=method.layout, tasks=tasks, per_task=method.per_task)
         self.trunk = method.trunk
         # The method without what it learnt; of a baked one, that of the method which generated.
         self.shell = copy.copy(method.shell if isinstance(method, BakedMethod) else method)
@@ -81,18 +82,18 @@ def bake(model: nn.Module) -> nn.Module:
     changes that all tasks share (or those of the only task) become part of the encoder's weights, and cost nothing.
 
     Args:
-        model: A segmentor whose backbone is an `AdaptedSwin`, or the backbone.
+        model: A segmentor whose backbone is an `AdaptedSwin` or one of another family, or the backbone.
 
     Returns:
         The copy, in evaluation mode, without trainable parameters.
 
     Raises:
-        TypeError: if there is no `AdaptedSwin` in the model.
+        TypeError: if there is no such backbone in the model.
     """
     baked = copy.deepcopy(model).eval()
-    backbone = baked if isinstance(baked, AdaptedSwin) else getattr(baked, 'backbone', None)
-    if not isinstance(backbone, AdaptedSwin):
-        raise TypeError(f'{type(model).__name__} has no AdaptedSwin as backbone')
+    backbone = baked if isinstance(baked, AdaptedBackbone) else getattr(baked, 'backbone', None)
+    if not isinstance(backbone, AdaptedBackbone):
+        raise TypeError(f'{type(model).__name__} has no AdaptedSwin as backbone, nor one of another family')
     if backbone.adapters is not None:
         backbone.adapters = _baked_method(backbone)
     for parameter in baked.parameters():
@@ -100,7 +101,7 @@ def bake(model: nn.Module) -> nn.Module:
     return baked
 
 
-def _baked_method(backbone: AdaptedSwin) -> BakedMethod | None:
+def _baked_method(backbone: AdaptedBackbone) -> BakedMethod | None:
     """Merge what can be merged into the backbone's weights; the rest as constants, None if there is no rest."""
     method = backbone.adapters
     tasks = backbone.tasks or (SINGLE_TASK,)
@@ -119,7 +120,7 @@ def _baked_method(backbone: AdaptedSwin) -> BakedMethod | None:
             merge_change(backbone, weights, site, change)
         except CannotMergeError:
             kept[site] = change
-    return BakedMethod(method, kept).eval() if kept else None
+    return BakedMethod(method, kept, tasks).eval() if kept else None
 
 
 def _changed(kept: Mapping[Site, Change], linear: Site) -> bool:

@@ -8,32 +8,28 @@ Changes come as {stock name within the block (or patch embedding, patch merging)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.swin_transformer import SwinBlock, SwinTransformer
 from mmpretrain.models.utils import ShiftWindowMSA
 from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor, nn
 
-from ...adapters import AdapterMethod, BackboneLayout, Change, LinearSite, ParameterSite, Site
-from ...adapters import functional as streams
+from ...adapters import BackboneLayout, LinearSite, ParameterSite, Site
+from .leaves import Changes, changed_linear, changed_norm, tuned
 from .swin_windows import Windows, to_tokens, to_windows
 
 __all__ = [
-    'Changes',
     'FusedWindows',
-    'block_forward',
+    'attention_branch',
+    'ffn_branch',
     'patch_embed_forward',
     'patch_merging_forward',
     'swin_layout',
 ]
-
-Changes = Mapping[str, Change]
 
 
 # --------------------------------------------------------------------------------------------------- layout
@@ -103,27 +99,6 @@ def _groups(owner: nn.Module, module: nn.Module, name: str) -> tuple[str, ...]:
     return ()
 
 
-# -------------------------------------------------------------------------------------------------- leaves
-def _tuned(parameter: Tensor | None, difference: Tensor | None) -> Tensor | None:
-    """The parameter, or, where it is tuned, its values (T, *shape)."""
-    return parameter if parameter is None or difference is None else parameter + difference
-
-
-def _linear(layer: nn.Linear, name: str, x: Tensor, changes: Changes) -> Tensor:
-    weight = _tuned(layer.weight, changes.get(f'{name}.weight'))
-    y = streams.linear(x, weight, _tuned(layer.bias, changes.get(f'{name}.bias')))
-    low_rank = changes.get(name)
-    return y if low_rank is None else y + streams.low_rank(x, low_rank)
-
-
-def _norm(layer: nn.Module, name: str, x: Tensor, changes: Changes) -> Tensor:
-    if not isinstance(layer, nn.LayerNorm):
-        return layer(x)
-    gain = _tuned(layer.weight, changes.get(f'{name}.weight'))
-    shift = _tuned(layer.bias, changes.get(f'{name}.bias'))
-    return streams.layer_norm(x, gain, shift, layer.eps)
-
-
 # ------------------------------------------------------------------------------------------------ embedding
 def patch_embed_forward(
     module: PatchEmbed, images: Tensor, changes: Changes
@@ -137,17 +112,17 @@ def patch_embed_forward(
     if weight_change is None and bias_change is None:
         x = conv(images)[None]
     else:
-        weight = _tuned(conv.weight, weight_change)
+        weight = tuned(conv.weight, weight_change)
         weight = weight if weight.dim() == 5 else weight[None]  # (T, C, 3, p, p)
         x = conv._conv_forward(images, weight.flatten(0, 1), None)
         x = x.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (T, B, C, h, w)
         if conv.bias is not None:
-            bias = _tuned(conv.bias, bias_change)
+            bias = tuned(conv.bias, bias_change)
             x = x + bias.view(-1, 1, bias.shape[-1], 1, 1).to(x.dtype)
     hw = (x.shape[3], x.shape[4])
     x = x.flatten(3).transpose(2, 3)  # (S, B, L, C)
     if module.norm is not None:
-        x = _norm(module.norm, 'patch_embed.norm', x, changes)
+        x = changed_norm(module.norm, 'patch_embed.norm', x, changes)
     return x, hw
 
 
@@ -168,8 +143,8 @@ def patch_merging_forward(
     )
     x = sampler(x).transpose(1, 2).unflatten(0, lead)  # (S, B, L / 4, 4 C)
     if module.norm is not None:
-        x = _norm(module.norm, 'downsample.norm', x, changes)
-    return _linear(module.reduction, 'downsample.reduction', x, changes), hw
+        x = changed_norm(module.norm, 'downsample.norm', x, changes)
+    return changed_linear(module.reduction, 'downsample.reduction', x, changes), hw
 
 
 # ---------------------------------------------------------------------------------------------------- block
@@ -182,77 +157,11 @@ class FusedWindows(NamedTuple):
     )  # (1, heads, N, N), or (1, n heads, N, N) with a shift; None where the method changes it
 
 
-class Shared(NamedTuple):
-    """How far a pass has come while all tasks still share it: to a sub-layer of a block, or through the whole network."""
-
-    x: Tensor  # (1, B, L, C)
-    hw: tuple[int, int]
-    maps: tuple[tuple[Tensor, tuple[int, int]], ...]  # features of the stages that are done, with their sizes
-    stage: int
-    block: int | None  # None: at the stage's patch merging
-    sublayer: str = 'attn'  # of the block, 'attn' or 'ffn'
-    h: Tensor | None = None  # (1, B, L, C), what the sub-layer gives, if it has run already
-
-
-def block_forward(
-    block: SwinBlock,
-    x: Tensor,
-    hw: tuple[int, int],
-    changes: Changes,
-    method: AdapterMethod | None,
-    fused: FusedWindows | None = None,
-    start: Shared | None = None,
-) -> Tensor:
-    """One block on features (S, B, L, C); attention and feed-forward net, each with its adapter (if any) and DropPath.
-
-    Args:
-        block: A stock block.
-        x: Features.
-        hw: Height and width of the feature map.
-        changes: What the method changes in the block.
-        method: The method, for its adapters.
-        fused: For the fused path; None for the stock operations. Defaults to None.
-        start: Where to begin, if not at the beginning. Defaults to None.
-    """
-    sublayer, h = ('attn', None) if start is None else (start.sublayer, start.h)
-    if sublayer == 'attn':
-        h = _attention_branch(block, x, hw, changes, fused) if h is None else h
-        x = _join(x, h, block.attn.drop, changes.get('attn'), method, fused is not None)
-        h = None
-    h = _ffn_branch(block, x, changes) if h is None else h
-    return _join(x, h, block.ffn.dropout_layer, changes.get('ffn'), method, fused is not None)
-
-
-def block_prefix(
-    block: SwinBlock,
-    x: Tensor,
-    hw: tuple[int, int],
-    changes: Changes,
-    method: AdapterMethod,
-    fused: FusedWindows | None = None,
-) -> tuple[Tensor, str, Tensor | None]:
-    """The part of a block in front of the first thing that the method changes in it.
-
-    Returns:
-        Features, the sub-layer that comes next, and its result where only the adapter behind it is left.
-    """
-    serial = method.insertion == 'serial'
-    in_attn = {key for key in changes if key.startswith(('norm1', 'attn', 'prompts'))}
-    if in_attn - {'attn'} or ('attn' in in_attn and not serial):
-        return x, 'attn', None
-    h = _attention_branch(block, x, hw, {}, fused)
-    if in_attn:
-        return x, 'attn', h
-    x = _join(x, h, block.attn.drop, None, method, fused is not None)
-    if changes.keys() - {'ffn'} or not serial:
-        return x, 'ffn', None
-    return x, 'ffn', _ffn_branch(block, x, {})
-
-
-def _attention_branch(
+def attention_branch(
     block: SwinBlock, x: Tensor, hw: tuple[int, int], changes: Changes, fused: FusedWindows | None
 ) -> Tensor:
-    h = _norm(block.norm1, 'norm1', x, changes)
+    """attention(norm1(x)) of features (S, B, L, C); by the stock operations where `fused` is None."""
+    h = changed_norm(block.norm1, 'norm1', x, changes)
     return (
         _window_attention(block, h, hw, changes)
         if fused is None
@@ -260,32 +169,10 @@ def _attention_branch(
     )
 
 
-def _ffn_branch(block: SwinBlock, x: Tensor, changes: Changes) -> Tensor:
-    h = _norm(block.norm2, 'norm2', x, changes)
+def ffn_branch(block: SwinBlock, x: Tensor, changes: Changes) -> Tensor:
+    """ffn(norm2(x)) of features (S, B, L, C)."""
+    h = changed_norm(block.norm2, 'norm2', x, changes)
     return block.ffn.gamma2(_feed_forward(block.ffn.layers, 'ffn.layers', h, changes))
-
-
-def _join(
-    x: Tensor,
-    h: Tensor,
-    drop_path: nn.Module,
-    weights: Change | None,
-    method: AdapterMethod | None,
-    fused: bool,
-) -> Tensor:
-    """The residual connection x + DropPath(h), with the adapter on h (serial) or on x (parallel)."""
-    if weights is not None:
-        if method.insertion == 'parallel':
-            x = method.adapt(x, weights)
-        else:
-            h = method.adapt(h, weights)
-    if fused and isinstance(drop_path, DropPath):
-        if not drop_path.training or drop_path.drop_prob == 0:
-            return h + x
-        keep = 1 - drop_path.drop_prob
-        kept = torch.rand(h.shape[:2], dtype=h.dtype, device=h.device).add_(keep).floor_().div_(keep)
-        return torch.addcmul(x, h, kept[..., None, None])  # one pass over the features instead of three
-    return drop_path(h.flatten(0, 1)).unflatten(0, h.shape[:2]) + x
 
 
 def _feed_forward(layers: nn.Sequential, name: str, x: Tensor, changes: Changes) -> Tensor:
@@ -294,7 +181,7 @@ def _feed_forward(layers: nn.Sequential, name: str, x: Tensor, changes: Changes)
         if isinstance(layer, nn.Sequential):
             x = _feed_forward(layer, at, x, changes)
         elif isinstance(layer, nn.Linear):
-            x = _linear(layer, at, x, changes)
+            x = changed_linear(layer, at, x, changes)
         else:
             x = layer(x)
     return x
@@ -339,7 +226,7 @@ def _fused_attention(block: SwinBlock, x: Tensor, changes: Changes, fused: Fused
             q, k, v, fused.bias.to(q.dtype), dropout_p=dropout, scale=msa.scale
         )
         x = x.reshape(*lead, msa.num_heads, tokens, -1).transpose(2, 3).flatten(3)  # (S, B * n, N, C)
-        x = msa.proj_drop(_linear(msa.proj, 'attn.w_msa.proj', x, changes))
+        x = msa.proj_drop(changed_linear(msa.proj, 'attn.w_msa.proj', x, changes))
     x = to_tokens(x.reshape(-1, fused.windows.order.numel(), x.shape[-1]), fused.windows)
     return x.unflatten(0, (-1, batch))
 
@@ -364,7 +251,7 @@ def _attention(block: SwinBlock, x: Tensor, mask: Tensor | None, changes: Change
     else:
         tokens = prompts.tokens[:, None]  # (T, 1, P, C)
         if prompts.norm:
-            tokens = _norm(block.norm1, 'norm1', tokens, changes)
+            tokens = changed_norm(block.norm1, 'norm1', tokens, changes)
         _, prompt_k, prompt_v = _qkv(msa, tokens, changes)  # each (T, 1, heads, P, C / heads)
         prompt_logits = q @ prompt_k.mT  # (T, B * nW, heads, N, P)
         logits = logits.expand(prompt_logits.shape[0], *logits.shape[1:])
@@ -372,17 +259,17 @@ def _attention(block: SwinBlock, x: Tensor, mask: Tensor | None, changes: Change
         n = logits.shape[-1]
         x = attention[..., :n] @ v + attention[..., n:] @ prompt_v
     x = x.transpose(2, 3).flatten(3)  # (S, B * nW, N, C)
-    return msa.proj_drop(_linear(msa.proj, 'attn.w_msa.proj', x, changes))
+    return msa.proj_drop(changed_linear(msa.proj, 'attn.w_msa.proj', x, changes))
 
 
 def _qkv(msa: WindowMSA, x: Tensor, changes: Changes) -> tuple[Tensor, Tensor, Tensor]:
-    qkv = _linear(msa.qkv, 'attn.w_msa.qkv', x, changes)  # (S, W, N, 3 C)
+    qkv = changed_linear(msa.qkv, 'attn.w_msa.qkv', x, changes)  # (S, W, N, 3 C)
     return qkv.unflatten(-1, (3, msa.num_heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
 
 
 def _position_bias(msa: WindowMSA, difference: Tensor | None) -> Tensor:
     """The relative-position bias of every pair of a window's tokens, (T or 1, 1, heads, N, N)."""
-    table = _tuned(msa.relative_position_bias_table, difference)
+    table = tuned(msa.relative_position_bias_table, difference)
     table = table if table.dim() == 3 else table[None]  # (T, (2 h - 1) (2 w - 1), heads)
     n = msa.window_size[0] * msa.window_size[1]
     bias = table[:, msa.relative_position_index.view(-1)].unflatten(1, (n, n))

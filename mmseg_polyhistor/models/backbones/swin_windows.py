@@ -14,7 +14,7 @@ import torch
 from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor
 
-__all__ = ['WindowCache', 'Windows', 'to_tokens', 'to_windows', 'window_geometry']
+__all__ = ['WindowCache', 'Windows', 'fold_bias', 'to_tokens', 'to_windows', 'window_geometry']
 
 MAX_GEOMETRIES = 256
 MASKED = -100.0  # stock Swin's logit of tokens that were not neighbours before the shift
@@ -139,12 +139,12 @@ class WindowCache:
         """
         table = msa.relative_position_bias_table
         if table.requires_grad or table.is_inference():
-            return _fold(msa, windows.mask)
+            return fold_bias(msa, windows.mask)
         key = (name, None if windows.mask is None else hw)
         state = (table._version, table.data_ptr(), table.dtype, table.device)
         if key not in self._folded or self._folded[key][0] != state:
             with torch.inference_mode(False), torch.no_grad():
-                self._folded[key] = state, _fold(msa, windows.mask)
+                self._folded[key] = state, fold_bias(msa, windows.mask)
         self._folded.move_to_end(key)
         bias = self._folded[key][1]
         while (
@@ -154,7 +154,8 @@ class WindowCache:
         return bias
 
 
-def _fold(msa: WindowMSA, mask: Tensor | None) -> Tensor:
+def fold_bias(msa: WindowMSA, mask: Tensor | None) -> Tensor:
+    """Bias of a block, and the mask of its windows: (1, heads, N, N), or (1, n heads, N, N) with a shift."""
     n = msa.window_size[0] * msa.window_size[1]
     bias = msa.relative_position_bias_table[msa.relative_position_index.view(-1)].view(n, n, -1)
     bias = bias.permute(2, 0, 1)  # (heads, N, N)

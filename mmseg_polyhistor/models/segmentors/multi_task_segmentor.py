@@ -19,6 +19,7 @@ from mmseg_polyhistor.adapters.base import resolve_tasks
 from mmseg_polyhistor.adapters.checks import check_flags
 from mmseg_polyhistor.engine.key_accounting import StrictLoading
 from mmseg_polyhistor.models.postprocess import POSTPROCESS, undo_flip
+from mmseg_polyhistor.task_rows import add_tasks
 from mmseg_polyhistor.tasks import TaskSpec, get_tasks
 
 from .execution import EXECUTIONS, should_stack
@@ -47,6 +48,8 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         decode_heads: A head config per task, or one config (with the key 'type') as the template of all. What the
             table of tasks knows (`num_classes`, `out_channels`, `ignore_index`, `loss_decode`) may be left out.
         tasks: Names of the tasks, rows of `mmseg_polyhistor.tasks`.
+        new_tasks: Rows that are added to the table of tasks before names are looked up, each a dict with `name`, `kind` and
+            what else is special (see `mmseg_polyhistor.task_rows.complete_row`). Defaults to ().
         execution: How the tasks of a backbone that has a pass for each of them are run, to equal results. 'stacked': all
             side by side, in few large operations. 'sequential': one after another, in training each with its own
             backward pass, so that memory is needed for one task at a time. 'auto': by the rule of `should_stack`, from
@@ -65,8 +68,9 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         init_cfg: Config of the initialisation. Defaults to None.
 
     Raises:
-        ValueError: if the tasks of the arguments differ, a task is unknown or named twice, a head contradicts its
-            task, `test_cfg` is not as above, or `pretrained` is not None.
+        ValueError: if the tasks of the arguments differ, a task is unknown or named twice, a row of `new_tasks` is wrong or
+            differs from a known task of its name, a head contradicts its task, `test_cfg` is not as above, or `pretrained`
+            is not None.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         backbone: dict[str, Any],
         decode_heads: Mapping[str, Any],
         tasks: Sequence[str],
+        new_tasks: Sequence[Mapping[str, Any]] = (),
         execution: str = 'auto',
         partial_loading: bool = False,
         neck: dict[str, Any] | None = None,
@@ -92,6 +97,7 @@ class MultiTaskSegmentor(StrictLoading, EncoderDecoder):
         if execution not in EXECUTIONS:
             raise ValueError(f'execution must be one of {EXECUTIONS}, got {execution!r}')
         self.execution = execution
+        add_tasks(new_tasks, f'{type(self).__name__}: new_tasks')
         super().__init__(
             backbone=backbone,
             decode_head=head_configs(decode_heads, get_tasks(tasks, f'{type(self).__name__}: tasks')),

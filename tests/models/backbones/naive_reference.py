@@ -96,6 +96,10 @@ class Network:
             return value
         return value + self.own(f'tuned.differences.{self.owner}.{site_key(name)}')
 
+    def scale(self, stage: int) -> int:
+        """The stage's width as a multiple of the first one's."""
+        return 2**stage
+
     def linear(self, prefix: str, role: str, x: Tensor, own: bool) -> Tensor:
         name = f'{prefix}.{STOCK_LINEARS[role]}'
         y = x @ self.stock(f'{name}.weight').T
@@ -377,7 +381,7 @@ def generated_weights(net: Network, stage: int, block: int, position: str) -> di
     s = net.settings
     place = [p for p in ('attn', 'ffn') if p in s['positions']].index(position)
     positions = len(s['positions'])
-    scale = 2**stage if s['scaling_kernels'] else 1
+    scale = net.scale(stage) if s['scaling_kernels'] else 1
     # One hyper-network for the backbone, or one per block with heads for each position.
     code_net, code_group = ('code_nets.0', 0) if s['shared'] else (f'code_nets.{stage}', block)
     heads = 'heads.0' if s['shared'] and s['scaling_kernels'] else f'heads.{stage}'

@@ -12,7 +12,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_polyhistor.models.backbones import AdaptedSwin
-from mmseg_polyhistor.models.backbones.swin_checkpoint import load_weights_file, swin_state_dict
+from mmseg_polyhistor.models.backbones.encoder_checkpoint import load_weights_file
+from mmseg_polyhistor.models.backbones.swin_checkpoint import swin_state_dict
 
 ARCH = dict(embed_dims=24, depths=[1, 2], num_heads=[2, 3])
 TASKS = ('semseg', 'normals')

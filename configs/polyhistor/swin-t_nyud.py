@@ -1,0 +1,8 @@
+# Polyhistor: Decomposed HyperNetworks, one per block; NYUD-v2. 6.41 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-t_nyud.py',
+    '../_base_/datasets/nyud_mt.py',
+    '../_base_/schedules/adam_100e.py',
+    '../_base_/runtime_without_gain.py',
+]
+model = dict(backbone=dict(adapter=dict(type='Polyhistor', ratio=16, rank=-4)))

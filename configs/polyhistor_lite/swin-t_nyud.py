@@ -1,0 +1,8 @@
+# Polyhistor-Lite: one hyper-network and Layer-wise Scaling Kernels; NYUD-v2. 0.41 M encoder parameters.
+_base_ = [
+    '../_base_/models/swin-t_nyud.py',
+    '../_base_/datasets/nyud_mt.py',
+    '../_base_/schedules/adam_100e.py',
+    '../_base_/runtime_without_gain.py',
+]
+model = dict(backbone=dict(adapter=dict(type='PolyhistorLite', ratio=2, rank=-4)))

@@ -1,0 +1,140 @@
+"""Written files, run by onnxruntime and by torch, against the trained models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from export_models import build, expected_logits, photographs
+from torch import nn
+
+from mmseg_polyhistor.export import (
+    ExportError,
+    ExportNetwork,
+    largest_differences,
+    run_file,
+    write_file,
+    writers,
+)
+from mmseg_polyhistor.version import __version__
+
+ANY_SIZE = [(1, 64, 64), (2, 96, 64), (2, 70, 90), (1, 5, 3), (3, 224, 224)]
+
+
+def assert_equal(path, form, model, sizes, tasks):
+    batches = [photographs(*size) for size in sizes]
+    for images, got in zip(batches, run_file(path, form, batches), strict=True):
+        want = expected_logits(model, images)
+        assert list(got) == list(tasks)
+        for task, output in got.items():
+            torch.testing.assert_close(output, want[task], rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_of_any_size(onnx, tmp_path):
+    """Prompts take the longer way through the attention; the other one is that of docs/export.md and its test."""
+    model = build('vpt_deep', depths=(2,))  # the second block has a shift
+    path = tmp_path / 'model.onnx'
+    tasks = ('saliency', 'normals')
+    write_file(ExportNetwork(model, tasks=tasks, outputs='logits'), path)
+    assert_equal(path, 'onnx', model, ANY_SIZE, tasks)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    (images,) = session.get_inputs()
+    assert (images.name, images.type) == ('images', 'tensor(float)')
+    assert images.shape == ['batch', 3, 'height', 'width']
+    shapes = {out.name: out.shape for out in session.get_outputs()}
+    channels = dict(saliency=1, normals=3)
+    assert shapes == {task: ['batch', c, 'height', 'width'] for task, c in channels.items()}
+    about = json.loads(session.get_modelmeta().custom_metadata_map['mmseg_polyhistor'])
+    assert about['version'] == __version__ and about['outputs'] == 'logits'
+    assert about['channel_order'] == 'rgb' and about['preprocessing'] is True
+    assert {t: (row['kind'], row['channels']) for t, row in about['tasks'].items()} == dict(
+        saliency=('binary', 1), normals=('unit_vector', 3)
+    )
+    assert about['tasks']['normals']['classes'] == []
+
+
+@pytest.mark.parametrize(
+    'method',
+    ['polyhistor', 'lora', 'bitfit', 'decoder_only', 'shared_adapter', 'mtlora', 'single_task'],
+)
+def test_onnx_of_one_size(onnx, tmp_path, method):
+    between = method in ('bitfit', 'mtlora')  # which change what lies between stages
+    model = build(method, depths=(1, 1) if between else (1,))
+    path = tmp_path / 'model.onnx'
+    tasks = ('saliency', 'normals')
+    write_file(ExportNetwork(model, tasks=tasks, outputs='logits'), path, shape=(1, 70, 90))
+    assert_equal(path, 'onnx', model, [(1, 70, 90)], tasks)
+
+
+def test_torch_export(tmp_path):
+    model = build(depths=(2,))
+    path = tmp_path / 'model.pt2'
+    write_file(ExportNetwork(model, tasks=['normals'], outputs='logits'), path, form='torch_export')
+    assert_equal(path, 'torch_export', model, ANY_SIZE, ('normals',))
+    extra = {'mmseg_polyhistor.json': ''}
+    torch.export.load(path, extra_files=extra)
+    assert json.loads(extra['mmseg_polyhistor.json'])['tasks']['normals']['kind'] == 'unit_vector'
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    assert path.stat().st_size < weights + 1_000_000  # and no example images
+
+
+@torch.no_grad()
+def test_predictions_large_weights_and_opset(onnx, tmp_path, monkeypatch):
+    """Weights beyond what one file takes lie in a second one; classes, probabilities and unit vectors are written."""
+    monkeypatch.setattr(writers, 'LARGEST_FILE', 1000)
+    model = build('decoder_only', depths=(1,))
+    network = ExportNetwork(model)
+    path = tmp_path / 'model.onnx'
+    write_file(network, path, shape=(1, 33, 40), opset=20)
+    assert {file.name for file in tmp_path.iterdir()} == {'model.onnx', 'model.onnx.data'}
+    import onnx as library
+
+    assert {i.domain: i.version for i in library.load(path, load_external_data=False).opset_import}[''] == 20
+    samples = model.test_step(dict(inputs=list(photographs(1, 33, 40).flip(1).byte())))
+    (got,) = run_file(path, 'onnx', [photographs(1, 33, 40)])
+    for spec in model.specs:
+        want = samples[0].get(spec.pred_field).data[None]
+        np.testing.assert_allclose(got[spec.name].numpy(), want.numpy(), rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        model.decode_heads.saliency.conv_seg.bias += 1  # another model than that which was written
+    found = largest_differences(path, 'onnx', network, model, [(1, 33, 40)])
+    assert not found['saliency'].within(1e-2)
+    assert found['semseg'].within(1e-3) and found['normals'].within(1e-3)
+    with pytest.raises(ExportError, match=r'opset 5 |as ONNX'):
+        write_file(network, path, shape=(1, 33, 40), opset=5)
+
+
+class ByValue(nn.Module):
+    """A network that decides by what it sees."""
+
+    def forward(self, images):
+        return images * 2 if images.max() > 1 else images
+
+
+def test_networks_that_cannot_be_traced():
+    with pytest.raises(ExportError, match=r'(?s)cannot trace this network.*--no-dynamic'):
+        writers.trace(ByValue())
+    with pytest.raises(ExportError, match='cannot trace this network'):
+        writers.trace(ByValue(), (1, 8, 8))
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(writers.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ExportError, match=r'needs onnx, onnxruntime, onnxscript: pip install'):
+        writers.require_packages('onnx')
+    with pytest.raises(ExportError, match='needs onnx, onnxscript: pip'):
+        writers.require_packages('onnx', check=False)
+    writers.require_packages('torch_export')
+    monkeypatch.delattr(writers.symbolic_shapes, 'backed_size_oblivious')
+    with pytest.raises(ExportError, match=r'torch .* cannot trace'):
+        writers.require_packages('torch_export')
+
+
+def test_opset_is_an_option_of_onnx(tmp_path):
+    network = ExportNetwork(build('decoder_only', depths=(1,)))
+    with pytest.raises(ExportError, match='opset is an option of the format onnx'):
+        write_file(network, tmp_path / 'm.pt2', form='torch_export', shape=(1, 32, 32), opset=18)
