@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -104,6 +105,24 @@ print((package / '.mim/model-index.yml').is_file(), (package / '.mim/tools/train
     ]  # fmt: skip
     link = sources / 'mmseg_polyhistor' / '.mim' / 'configs'
     assert link.is_symlink() and link.resolve() == sources / 'configs'
+
+
+def test_a_wheel_made_of_the_source_distribution(sources, tmp_path):
+    """`python -m build` makes the wheel of the unpacked sdist: it must hold the files that the checkout's wheel holds."""
+    command = [sys.executable, 'setup.py', '-q', 'sdist', '-d', str(tmp_path / 'sdist')]
+    subprocess.run(command, cwd=sources, check=True, capture_output=True)
+    (archive,) = (tmp_path / 'sdist').glob('*.tar.gz')
+    with tarfile.open(archive) as sdist:
+        sdist.extractall(tmp_path, filter='data')
+    unpacked = tmp_path / archive.name.removesuffix('.tar.gz')
+    names = []
+    for source in (sources, unpacked):
+        out = tmp_path / f'wheel_of_{source.name}'
+        pip('wheel', '--no-deps', '--no-build-isolation', '--no-index', '-w', out, source, cwd=tmp_path)
+        with zipfile.ZipFile(next(out.glob('*.whl'))) as wheel:
+            names.append(set(wheel.namelist()))
+    assert names[0] == names[1]
+    assert not (unpacked / 'tests').exists()
 
 
 def test_incomplete_sources_are_refused(sources, tmp_path):
