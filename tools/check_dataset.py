@@ -1,6 +1,6 @@
-"""Check a PASCAL_MT (or PASCALContext) tree before training on it.
+"""Check a data set before training on it: a PASCAL_MT (or PASCALContext) tree, or what a config names, such as NYUD-v2 or your own.
 
-Looks for every file of the tasks and splits asked for, decodes all of them, and prints what is missing, what is broken
+Looks for every file of the tasks and splits, decodes all of them, and prints what is missing, what is broken
 and what the labels hold. Nothing is written. The exit status is 1 if a file is missing or broken.
 """
 
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mmengine
 import numpy as np
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without installation
 
-from mmseg_polyhistor.datasets import PascalContextMTDataset
+from mmseg_polyhistor.datasets import MultiTaskDataset, PascalContextMTDataset
 from mmseg_polyhistor.datasets.file_scan import first_names
 from mmseg_polyhistor.datasets.inspection import (
     DECADES,
@@ -34,6 +38,7 @@ EXAMPLES = """examples:
   python tools/check_dataset.py data/PASCAL_MT --workers 8
   python tools/check_dataset.py data/PASCAL_MT --expect-pascal
   python tools/check_dataset.py data/PASCAL_MT --tasks semseg human_parts --split val
+  python tools/check_dataset.py configs/polyhistor/swin-t_nyud.py       # train, val and test set of a config
   python tools/check_dataset.py data/mine --tasks semseg saliency --data-prefix saliency=masks semseg=voc,context
 """
 
@@ -43,24 +48,27 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('root', help='the tree, with JPEGImages/, ImageSets/Context/ and the label folders')
+    parser.add_argument(
+        'source',
+        help='the tree, with JPEGImages/, ImageSets/Context/ and the label folders, or a config (.py) that names data sets',
+    )
     parser.add_argument(
         '--tasks',
         nargs='+',
-        default=list(PascalContextMTDataset.TASKS),
         choices=list(PascalContextMTDataset.SOURCES),
-        help=f'tasks whose files are checked (default: {" ".join(PascalContextMTDataset.TASKS)})',
+        help=f'tasks of a tree whose files are checked (default: {" ".join(PascalContextMTDataset.TASKS)})',
     )
     parser.add_argument(
-        '--split', nargs='+', default=['train', 'val'], help='lists in ImageSets/Context (default: train val)'
+        '--split',
+        nargs='+',
+        help='lists in ImageSets/Context (default: train val), or loaders of the config (default: all that it has)',
     )
     parser.add_argument(
         '--data-prefix',
         nargs='+',
         action=DictAction,
-        default={},
         metavar='KIND=FOLDER',
-        help=f'other folders than the standard ones, for {", ".join(PascalContextMTDataset.DATA_PREFIX)}; '
+        help=f'other folders of a tree than the standard ones, for {", ".join(PascalContextMTDataset.DATA_PREFIX)}; '
         'several folders, separated by commas, are looked through in order',
     )
     parser.add_argument('--workers', type=int, default=1, help='processes that decode files (default: 1)')
@@ -75,18 +83,68 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help='a number of images other than PASCAL-Context has (4,998 train, 5,105 val) is an error',
     )
     parser.add_argument('--show', type=int, default=5, help='problems to print per split (default: 5)')
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.source.endswith('.py'):
+        of_a_tree = dict(tasks=args.tasks, data_prefix=args.data_prefix, expect_pascal=args.expect_pascal)
+        if given := [name for name, value in of_a_tree.items() if value]:
+            options = ', '.join('--' + name.replace('_', '-') for name in given)
+            parser.error(f'{options} is for a tree; {args.source} says itself what is read')
+    return args
 
 
-def inspect_split(args: argparse.Namespace, split: str) -> SplitSummary:
+def datasets_of_tree(args: argparse.Namespace) -> dict[str, Callable[[], MultiTaskDataset]]:
+    """By the name of the list, what builds the data set."""
+
+    def build(split: str) -> MultiTaskDataset:
+        return PascalContextMTDataset(
+            f'ImageSets/Context/{split}.txt',
+            args.tasks or PascalContextMTDataset.TASKS,
+            data_root=args.source,
+            data_prefix=args.data_prefix or {},
+            lazy_init=True,
+        )
+
+    return {split: partial(build, split) for split in args.split or ('train', 'val')}
+
+
+def datasets_of_config(args: argparse.Namespace) -> dict[str, Callable[[], MultiTaskDataset]]:
+    """By the name of the loader, what builds its data set; loaders that read the same files share an entry.
+
+    Raises:
+        ValueError: for a loader that the config lacks, or a data set of another class.
+    """
+    cfg = Config.fromfile(args.source)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    loaders = {split: cfg.get(f'{split}_dataloader') for split in args.split or ('train', 'val', 'test')}
+    absent = [split for split, loader in loaders.items() if not loader]
+    if len(absent) == len(loaders) or (absent and args.split):
+        raise ValueError(f'{args.source} has no {"_dataloader, ".join(absent)}_dataloader')
+    builders: dict[str, dict] = {}
+    for split, loader in loaders.items():
+        if not loader:
+            continue
+        dataset = {
+            key: value for key, value in loader.dataset.items() if key not in ('pipeline', 'test_mode')
+        }
+        kind = DATASETS.get(dataset['type'])
+        if not (isinstance(kind, type) and issubclass(kind, MultiTaskDataset)):
+            raise ValueError(
+                f'{args.source}: the {split}_dataloader has a {dataset["type"]}; only MultiTaskDataset and what derives from it '
+                'is checked'
+            )
+        same = next((name for name, other in builders.items() if other == dataset), None)
+        if same is None:
+            builders[split] = dataset
+        else:
+            builders[f'{same}, {split}'] = builders.pop(same)
+    return {
+        name: partial(DATASETS.build, dict(dataset, pipeline=[], lazy_init=True))
+        for name, dataset in builders.items()
+    }
+
+
+def inspect_split(args: argparse.Namespace, dataset: MultiTaskDataset) -> SplitSummary:
     """Find and decode all files of one split."""
-    dataset = PascalContextMTDataset(
-        f'ImageSets/Context/{split}.txt',
-        args.tasks,
-        data_root=args.root,
-        data_prefix=args.data_prefix,
-        lazy_init=True,
-    )
     scan = dataset.scan_files()
     if args.workers > 1 and scan.samples:
         reports = mmengine.track_parallel_progress(
@@ -157,9 +215,14 @@ ROWS = {
 }
 
 
-def labels_table(splits: dict[str, SplitSummary], number: int) -> Table:
-    """What the labels of the `number`-th task hold: share of pixels, and images with the class, per split."""
-    columns = {name: split.tasks[number] for name, split in splits.items()}
+def labels_table(splits: dict[str, SplitSummary], task_name: str) -> Table:
+    """What the labels of a task hold: share of pixels, and images with the class, per split that has it."""
+    columns = {
+        split: task
+        for split, summary in splits.items()
+        for task in summary.tasks
+        if task.spec.name == task_name
+    }
     spec = next(iter(columns.values())).spec
     rows = {name: ROWS[spec.kind](task) for name, task in columns.items()}
     table = Table(title=spec.name)
@@ -180,15 +243,20 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False, markup=False)
     splits: dict[str, SplitSummary] = {}
     problems: dict[str, list[str]] = {}
-    for name in args.split:
-        console.print(f'{args.root}, {name}: decoding all files')
+    tree = not args.source.endswith('.py')
+    try:
+        datasets = datasets_of_tree(args) if tree else datasets_of_config(args)
+    except (OSError, KeyError, TypeError, ValueError) as e:
+        raise SystemExit(f'check_dataset.py: {e}') from e
+    for name, build in datasets.items():
+        console.print(f'{args.source}, {name}: decoding all files')
         try:
-            splits[name] = inspect_split(args, name)
+            splits[name] = inspect_split(args, build())
         except (OSError, ValueError) as e:  # the list of images is absent or unfit
             problems[name] = [str(e)]
             continue
         problems[name] = splits[name].problems(allow_missing=args.allow_missing)
-        expected = PASCAL_IMAGES.get(name)
+        expected = PASCAL_IMAGES.get(name) if tree else None
         if expected is not None and splits[name].number != expected:
             difference = f'{splits[name].number} images in the list, PASCAL-Context has {expected}'
             if args.expect_pascal:
@@ -205,8 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if splits:
         console.print(files_table(splits))
-        for number in range(len(args.tasks)):
-            console.print(labels_table(splits, number))
+        for task in dict.fromkeys(task.spec.name for split in splits.values() for task in split.tasks):
+            console.print(labels_table(splits, task))
     total = sum(map(len, problems.values()))
     for name, lines in problems.items():
         for line in lines[: args.show]:

@@ -21,6 +21,25 @@ __all__ = ['default_work_dir', 'run_mmseg_tool']
 
 CHECK = '--check'
 
+#: What a tool's `--help` says beside mmseg's own text.
+HELP = {
+    'train.py': f"""
+  {CHECK}               validate config, data and pretrained checkpoint by a training in small, and write nothing
+
+examples:
+  python tools/train.py configs/polyhistor/swin-t_pascal.py {CHECK}
+  python tools/train.py configs/polyhistor/swin-t_pascal.py                # into work_dirs/polyhistor/swin-t_pascal
+  python tools/train.py configs/polyhistor/swin-t_pascal.py --resume --amp
+  python tools/train.py CONFIG --work-dir runs/1 --cfg-options train_dataloader.batch_size=6 randomness.seed=1
+  bash tools/dist_train.sh CONFIG 4                                       # four GPUs (or CPU processes)""",
+    'test.py': """
+examples:
+  python tools/test.py configs/polyhistor/swin-t_pascal.py work_dirs/polyhistor/swin-t_pascal/epoch_60.pth
+  python tools/test.py CONFIG CHECKPOINT --show-dir sheets                # truth and prediction of every image
+  python tools/test.py CONFIG CHECKPOINT --out predictions                # files in the data set's formats
+  bash tools/dist_test.sh CONFIG CHECKPOINT 4""",
+}
+
 
 def run_mmseg_tool(name: str) -> None:
     """Run one of mmseg's tools with the command line of this process.
@@ -42,7 +61,12 @@ def run_mmseg_tool(name: str) -> None:
     check = name == 'train.py' and CHECK in sys.argv
     if check:
         sys.argv.remove(CHECK)
-    args = tool.parse_args()
+    try:
+        args = tool.parse_args()
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            print(HELP[name])
+        raise
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     given = args.work_dir or cfg.get('work_dir')

@@ -74,6 +74,15 @@ class SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def pipeline(self) -> Any:
+        """The wrapped data set's; hooks that switch it during training set it here."""
+        return self.dataset.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        self.dataset.pipeline = pipeline
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'dataset':  # while unpickling, `dataset` is not there yet
             raise AttributeError(name)

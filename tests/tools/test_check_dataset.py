@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_polyhistor import tasks
+
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -173,3 +175,67 @@ def test_the_command_line(pascal_tree: SimpleNamespace) -> None:
     )
     assert done.returncode == 1
     assert 'does not exist; check data_root' in done.stdout
+
+
+def write_config(path: Path, loaders: dict[str, dict]) -> Path:
+    path.write_text(
+        "custom_imports = dict(imports=['mmseg_polyhistor'])\n"
+        + ''.join(f'{split}_dataloader = dict(dataset={dataset!r})\n' for split, dataset in loaders.items())
+    )
+    return path
+
+
+def test_the_data_sets_of_a_config(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NYUD-v2 and a folder per task, with a task that the table has not; two loaders of the same files count once."""
+    monkeypatch.setenv('COLUMNS', '120')
+    nyud = load(TESTS / 'datasets/test_nyud_mt.py', 'nyud_trees')
+    truth = nyud.write_tree(tmp_path / 'nyud', 'invpt')
+    row = dict(name='thirds', kind='semantic', classes=('a', 'b', 'c'))
+    own = dict(
+        type='MultiTaskDataset', data_root=str(tmp_path / 'own'), tasks=('thirds',), new_tasks=[row],
+        data_prefix=dict(img_path='images', thirds='masks'), suffixes=dict(img_path='.png', thirds='.png'),
+        sources=dict(thirds=dict(path='thirds', reader=dict(type='index_image'))), ann_file='list.txt',
+    )  # fmt: skip
+    mask = np.repeat(np.arange(3, dtype=np.uint8), 4)[None].repeat(9, axis=0)
+    for folder, picture in (('images', np.zeros((9, 12, 3), np.uint8)), ('masks', mask)):
+        (tmp_path / 'own' / folder).mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / 'own' / folder / 'one.png')
+    (tmp_path / 'own/list.txt').write_text('one\n')
+    train = dict(
+        type='NYUDMTDataset', data_root=str(tmp_path / 'nyud'), pipeline=[dict(type='NoSuchTransform')]
+    )
+    config = write_config(tmp_path / 'my.py', dict(train=train, val=own, test={**own, 'test_mode': True}))
+
+    monkeypatch.setattr(tasks, '_TASKS', dict(tasks._TASKS))
+    assert tool.main([str(config)]) == 0
+    text = capsys.readouterr().out
+    table = rows(text)
+    assert ['train', 'depth', '2', '0', '0', '0 (0.0%)'] in table
+    assert ['val, test', 'thirds', '1', '0', '0', '0 (0.0%)'] in table
+    assert [row[2:] for row in table if row[1] in 'abc' and len(row) == 4] == [['33.33%', '1']] * 3
+    depth = np.stack(truth['depth'])
+    assert [f'{(depth > 0).mean():.2%}', '2'] in [row[2:] for row in table if row[1].startswith('valid')]
+
+    (tmp_path / 'own/masks/one.png').unlink()
+    assert tool.main([str(config), '--split', 'val']) == 1
+    text = capsys.readouterr().out
+    assert 'val: missing thirds' in text and 'depth' not in text
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--tasks', 'semseg', '--expect-pascal'], '--tasks, --expect-pascal is for a tree'),
+        (['--split', 'val'], 'has no val_dataloader'),
+        ([], 'the train_dataloader has a RepeatDataset; only MultiTaskDataset'),
+    ],
+)
+def test_configs_that_cannot_be_checked(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
+) -> None:
+    config = write_config(tmp_path / 'my.py', dict(train=dict(type='RepeatDataset', times=2)))
+    with pytest.raises(SystemExit) as stop:
+        tool.main([str(config), *options])
+    assert message in f'{stop.value}{capsys.readouterr().err}'

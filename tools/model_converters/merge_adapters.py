@@ -26,7 +26,7 @@ from mmseg_polyhistor.models.backbones import merged_segmentor
 
 TOLERANCE = 1e-3  # of the largest logit, in float32
 
-EXAMPLE = """example:
+EXAMPLES = """examples:
   python tools/model_converters/merge_adapters.py configs/lora/plain_swin-t_pascal.py \\
       work_dirs/lora/plain_swin-t_pascal/epoch_60.pth --out work_dirs/merged
   python tools/test.py work_dirs/merged/config.py work_dirs/merged/merged.pth
@@ -36,10 +36,10 @@ EXAMPLE = """example:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='the config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='a full checkpoint')
+    parser.add_argument('checkpoint', help='full, or of AdapterCheckpointHook')
     parser.add_argument('--out', required=True, type=Path, help='folder for config.py and merged.pth')
     return parser.parse_args(arguments)
 
