@@ -31,6 +31,7 @@ from mmseg_polyhistor.datasets.inspection import (
     inspect_sample,
     summarise,
 )
+from mmseg_polyhistor.engine.dry_run import inner_datasets
 
 PASCAL_IMAGES = {'train': 4998, 'val': 5105}
 
@@ -71,11 +72,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f'other folders of a tree than the standard ones, for {", ".join(PascalContextMTDataset.DATA_PREFIX)}; '
         'several folders, separated by commas, are looked through in order',
     )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='changes of a config, key=value')
     parser.add_argument('--workers', type=int, default=1, help='processes that decode files (default: 1)')
     parser.add_argument(
         '--allow-missing',
         action='store_true',
-        help='report missing labels, but do not count them as an error',
+        help='report missing labels, but do not count them as an error (a config may say so itself)',
     )
     parser.add_argument(
         '--expect-pascal',
@@ -89,6 +91,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         if given := [name for name, value in of_a_tree.items() if value]:
             options = ', '.join('--' + name.replace('_', '-') for name in given)
             parser.error(f'{options} is for a tree; {args.source} says itself what is read')
+    elif args.cfg_options:
+        parser.error(f'--cfg-options is for a config (.py), and {args.source} is a tree')
     return args
 
 
@@ -114,22 +118,32 @@ def datasets_of_config(args: argparse.Namespace) -> dict[str, Callable[[], Multi
         ValueError: for a loader that the config lacks, or a data set of another class.
     """
     cfg = Config.fromfile(args.source)
+    cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loaders = {split: cfg.get(f'{split}_dataloader') for split in args.split or ('train', 'val', 'test')}
     absent = [split for split, loader in loaders.items() if not loader]
     if len(absent) == len(loaders) or (absent and args.split):
         raise ValueError(f'{args.source} has no {"_dataloader, ".join(absent)}_dataloader')
+    inner = [
+        (f'{split} {number}' if len(parts) > 1 else split, dataset)
+        for split, loader in loaders.items()
+        if loader
+        for parts in [list(inner_datasets(loader.dataset))]
+        for number, dataset in enumerate(parts, start=1)
+    ]
     builders: dict[str, dict] = {}
-    for split, loader in loaders.items():
-        if not loader:
-            continue
-        dataset = {
-            key: value for key, value in loader.dataset.items() if key not in ('pipeline', 'test_mode')
-        }
+    for split, config in inner:
+        left_out = (
+            'pipeline',
+            'test_mode',
+            'indices',
+            'parts_cache_dir',
+        )  # all files are decoded, and none is written
+        dataset = {key: value for key, value in config.items() if key not in left_out}
         kind = DATASETS.get(dataset['type'])
         if not (isinstance(kind, type) and issubclass(kind, MultiTaskDataset)):
             raise ValueError(
-                f'{args.source}: the {split}_dataloader has a {dataset["type"]}; only MultiTaskDataset and what derives from it '
+                f'{args.source}: the data set of {split} is a {dataset["type"]}; only MultiTaskDataset and what derives from it '
                 'is checked'
             )
         same = next((name for name, other in builders.items() if other == dataset), None)
@@ -251,11 +265,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, build in datasets.items():
         console.print(f'{args.source}, {name}: decoding all files')
         try:
-            splits[name] = inspect_split(args, build())
+            dataset = build()
+            splits[name] = inspect_split(args, dataset)
         except (OSError, ValueError) as e:  # the list of images is absent or unfit
             problems[name] = [str(e)]
             continue
-        problems[name] = splits[name].problems(allow_missing=args.allow_missing)
+        problems[name] = splits[name].problems(allow_missing=args.allow_missing or dataset.allow_missing)
         expected = PASCAL_IMAGES.get(name) if tree else None
         if expected is not None and splits[name].number != expected:
             difference = f'{splits[name].number} images in the list, PASCAL-Context has {expected}'

@@ -25,7 +25,7 @@ from PIL import Image
 from mmseg_polyhistor.apis import InputError, MultiTaskInferencer, TaskPredictions, count_images
 from mmseg_polyhistor.evaluation.prediction_files import write_prediction
 from mmseg_polyhistor.tasks import TaskSpec
-from mmseg_polyhistor.visualization import draw_sheets
+from mmseg_polyhistor.visualization import MIN_CELL, draw_sheets
 
 EXAMPLE = """examples:
   python tools/infer.py street.jpg configs/polyhistor_lite/swin-t_pascal.py work_dirs/polyhistor_lite/swin-t_pascal/epoch_60.pth
@@ -56,7 +56,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='changes of the config, key=value'
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1:
+        parser.error(f'--batch-size must be at least 1, got {args.batch_size}')
+    if args.cell_size < MIN_CELL:
+        parser.error(f'--cell-size must be at least {MIN_CELL}, got {args.cell_size}')
+    return args
 
 
 def write(prediction: TaskPredictions, specs: tuple[TaskSpec, ...], args: argparse.Namespace) -> None:
@@ -81,17 +86,19 @@ def main() -> None:
         )
     except (InputError, OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f'infer.py: {error}') from error
-    args.out.mkdir(parents=True, exist_ok=True)
-    classes = {spec.name: list(spec.classes) for spec in inferencer.specs if spec.classes}
-    (args.out / 'classes.json').write_text(json.dumps(classes, indent=1), encoding='utf-8')
-
     errors: list[InputError] = []
     bar = ProgressBar(number, file=sys.stderr)
     done = 0
-    for prediction in inferencer.iterate(args.input, batch_size=args.batch_size, on_error=errors.append):
-        write(prediction, inferencer.specs, args)
-        done += 1
-        bar.update()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        classes = {spec.name: list(spec.classes) for spec in inferencer.specs if spec.classes}
+        (args.out / 'classes.json').write_text(json.dumps(classes, indent=1), encoding='utf-8')
+        for prediction in inferencer.iterate(args.input, batch_size=args.batch_size, on_error=errors.append):
+            write(prediction, inferencer.specs, args)
+            done += 1
+            bar.update()
+    except OSError as error:  # the folder is a file, the disk is full, ..
+        raise SystemExit(f'\ninfer.py: after {done} of {number} images: {error}') from error
     print(file=sys.stderr)
     print(f'{done} images, tasks {", ".join(inferencer.tasks)}: {args.out}')
     for error in errors:

@@ -20,6 +20,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
+from ..datasets.photographs import DEEP_MODES, deep_grey, read_head
 from ..datasets.transforms import LoadMultiTaskAnnotations
 from ..tasks import TaskSpec
 from .sources import InputError, Source, expand_inputs
@@ -174,6 +175,9 @@ class MultiTaskInferencer:
         if source.problem is not None:
             raise InputError(f'{source.path}: {source.problem}')
         if source.image is None:
+            head = read_head(source.path) if self.loader.imdecode_backend == 'pillow' else None
+            if head is not None and head.mode in DEEP_MODES:
+                raise InputError(f'{deep_grey(source.path, head)}. Convert it')
             try:
                 results = self.loader(dict(img_path=source.path))
             except Exception as e:

@@ -135,6 +135,11 @@ class SplitSummary:
             if not allow_missing:
                 lines += [f'missing {task.spec.name}: {path}' for path in task.missing]
             lines += [f'broken {task.spec.name}: {message}' for message in task.broken]
+            if task.spec.kind == 'binary' and task.sound and not task.images[1]:
+                lines.append(
+                    f'{task.spec.name} is empty in all {task.sound} images; masks of 0 and 1, and not 0 and 255, are read by '
+                    'index_image'
+                )
         return lines
 
 

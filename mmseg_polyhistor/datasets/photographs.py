@@ -8,7 +8,7 @@ from PIL import Image
 
 from .labels import SampleError
 
-__all__ = ['FileHead', 'check_photograph', 'read_head']
+__all__ = ['DEEP_MODES', 'FileHead', 'check_photograph', 'deep_grey', 'read_head']
 
 EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images
 QUARTER_TURNS = range(5, 9)
@@ -74,6 +74,13 @@ def check_photograph(path: str) -> None:
         )
     if head.mode in DEEP_MODES:
         raise SampleError(
-            f'{path}: found a photograph of mode {head.mode}, grey values of more than 8 bits, which Pillow cuts off at '
-            f'255; expected 8 bits per channel. Convert it. {REMEDY}: imdecode_backend="cv2" divides 16 bits by 256'
+            f'{deep_grey(path, head)}. Convert it. {REMEDY}: imdecode_backend="cv2" divides 16 bits by 256'
         )
+
+
+def deep_grey(path: str, head: FileHead) -> str:
+    """What is wrong with a file whose mode is one of `DEEP_MODES`, without a full stop."""
+    return (
+        f'{path}: found a photograph of mode {head.mode}, grey values of more than 8 bits, which Pillow cuts off at 255; '
+        'expected 8 bits per channel'
+    )

@@ -11,12 +11,14 @@ type='index_image')))`); a user adds a format with one function:
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image
 
 from ..tasks import TaskSpec
@@ -156,7 +158,24 @@ def read_grey_image(
     """1 where an 8-bit grey image, divided by 255, exceeds `threshold` (0 <= threshold < 1), else 0: uint8 (H, W)."""
     if not 0 <= threshold < 1:
         raise ValueError(f'threshold of the reader grey_image must lie in 0..1, below 1; got {threshold!r}')
-    return (open_image(path, {'L': '8-bit grey'}, shape) > 255 * threshold).astype(np.uint8)
+    grey = open_image(path, {'L': '8-bit grey'}, shape)
+    if grey.size and grey.max() == 1 and threshold >= 1 / 255:
+        _tell_of_zeros_and_ones(path)
+    return (grey > 255 * threshold).astype(np.uint8)
+
+
+_TOLD: set[str] = set()  # what this process has warned of
+
+
+def _tell_of_zeros_and_ones(path: str) -> None:
+    if 'zeros and ones' not in _TOLD:
+        _TOLD.add('zeros and ones')
+        print_log(
+            f'{path} holds the values 0 and 1 alone, and the reader grey_image divides by 255: its mask is empty. Masks of 0 '
+            'and 1 are read by index_image (further files of this kind are not told)',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def decode_vectors(path: str, shape: tuple[int, int]) -> np.ndarray:

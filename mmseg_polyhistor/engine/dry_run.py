@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import os.path as osp
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS
@@ -21,7 +23,7 @@ from mmseg.registry import DATASETS
 from .param_count import count_parameters
 from .resume import find_candidates, reason_against
 
-__all__ = ['dry_run']
+__all__ = ['dry_run', 'inner_datasets']
 
 ITERATIONS = 3  # the first one also pays for what is made only once
 NEEDED_TO_RESUME = ('meta', 'state_dict', 'message_hub', 'optimizer', 'param_schedulers')
@@ -32,8 +34,9 @@ def dry_run(cfg: Config, work_dir: str, *, say: Callable[[str], None] = print) -
 
     Reads the lists of all data sets (absent files are told here), builds model, optimiser and schedules, loads pretrained
     weights, `load_from` or the checkpoint that would be resumed, trains three iterations with the real batch size and data
-    workers, writes a checkpoint, validates on two batches, and says how long the training will take and how much room its
-    checkpoints need. It does not read every file: `tools/check_dataset.py` does.
+    workers, writes a checkpoint, validates on two batches of each data set, and says how long the training will take and how much
+    room its checkpoints need. Predictions, drawings and logs are not written, wherever the config wants them, and caches of
+    labels are filled in that folder. It does not read every file: `tools/check_dataset.py` does.
 
     Args:
         cfg: The config of the training, with `resume` and `load_from` as they will be.
@@ -59,7 +62,7 @@ def dry_run(cfg: Config, work_dir: str, *, say: Callable[[str], None] = print) -
         _tell_time(cfg, runner, say)
         if torch.cuda.is_available():
             say(f'memory: {torch.cuda.max_memory_reserved() / 1e9:.2f} GB of the GPU')
-        _tell_room(folder, work_dir, say)
+        _tell_room(runner, _checkpoint_folder(cfg, work_dir), say)
         if cfg.get('resume'):
             _tell_resume(cfg, runner, work_dir, say)
         elif cfg.get('load_from'):
@@ -91,20 +94,45 @@ def _small(cfg: Config, folder: str, validation: int | None) -> Config:
     for name, changes in (
         ('checkpoint', dict(interval=ITERATIONS, by_epoch=False)),
         ('logger', dict(interval=1)),
-        ('visualization', dict(draw=False)),
     ):
-        if name in hooks:
+        if hooks.get(name):
             hooks[name].update(changes)
+    hooks.pop('visualization', None)
+    for hook in (*hooks.values(), *small.get('custom_hooks', [])):
+        if isinstance(hook, dict):
+            hook.pop('out_dir', None)  # of checkpoints and logs
+    if small.get('visualizer'):
+        small.visualizer.vis_backends = []
+    small.vis_backends = []
+    evaluators = small.get('val_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        evaluator.pop('output_dir', None)  # of predictions
+        evaluator.pop('format_only', None)
     for loader in (small.train_dataloader, small.get('val_dataloader')):
         if loader:
             loader.persistent_workers = False
+            for dataset in inner_datasets(loader.dataset):
+                if dataset.get('parts_cache_dir') is not None:
+                    dataset.parts_cache_dir = osp.join(folder, 'parts_cache')
     if small.get('val_dataloader'):
-        dataset = small.val_dataloader.dataset
-        while 'dataset' in dataset:  # a wrapper
-            dataset = dataset.dataset
-        if issubclass(DATASETS.get(dataset.type), BaseDataset):
-            dataset.indices = min(2 * small.val_dataloader.get('batch_size', 1), validation)
+        outer = small.val_dataloader.dataset
+        for dataset in inner_datasets(outer):
+            if issubclass(DATASETS.get(dataset.type), BaseDataset):
+                number = validation if dataset is outer else len(DATASETS.build(copy.deepcopy(dataset)))
+                dataset.indices = min(2 * small.val_dataloader.get('batch_size', 1), number)
     return small
+
+
+def inner_datasets(cfg: dict) -> Iterator[dict]:
+    """The configs of the data sets that wrappers (`ConcatDataset`, `RepeatDataset`, ...) hold, at any depth; `cfg` itself where
+    it is no wrapper."""
+    if 'datasets' in cfg:
+        for inner in cfg['datasets']:
+            yield from inner_datasets(inner)
+    elif 'dataset' in cfg:
+        yield from inner_datasets(cfg['dataset'])
+    else:
+        yield cfg
 
 
 def _dicts(schedulers: Any) -> list[dict]:
@@ -143,12 +171,21 @@ def _tell_time(cfg: Config, runner: Runner, say: Callable[[str], None]) -> None:
     )
 
 
-def _tell_room(folder: str, work_dir: str, say: Callable[[str], None]) -> None:
-    place = Path(work_dir).absolute()
+def _checkpoint_folder(cfg: Config, work_dir: str) -> str:
+    hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
+    return hook.get('out_dir') or work_dir
+
+
+def _tell_room(runner: Runner, checkpoints: str, say: Callable[[str], None]) -> None:
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if hook is None:
+        say('room: no checkpoints are written')
+        return
+    size = os.path.getsize(osp.join(hook.out_dir, hook.filename_tmpl.format(ITERATIONS)))
+    place = Path(checkpoints).absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    size = max((p.stat().st_size for p in Path(folder).glob('iter_*.pth')), default=0)
     say(f'room: {size / 1e6:.1f} MB a checkpoint; {free / 1e6:,.0f} MB free at {place}')
     if free < 4 * size:
         raise OSError(

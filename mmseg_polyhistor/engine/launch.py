@@ -36,7 +36,7 @@ examples:
 examples:
   python tools/test.py configs/polyhistor/swin-t_pascal.py work_dirs/polyhistor/swin-t_pascal/epoch_60.pth
   python tools/test.py CONFIG CHECKPOINT --show-dir sheets                # truth and prediction of every image
-  python tools/test.py CONFIG CHECKPOINT --out predictions                # files in the data set's formats
+  python tools/test.py CONFIG CHECKPOINT --out predictions                # a PNG per image and task
   bash tools/dist_test.sh CONFIG CHECKPOINT 4""",
 }
 

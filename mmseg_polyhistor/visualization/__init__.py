@@ -2,7 +2,7 @@
 
 from .colours import colourise
 from .errors import colourise_error, error_map
-from .sheet import draw_sheets
+from .sheet import MIN_CELL, draw_sheets
 from .visualizer import MultiTaskVisualizer
 
-__all__ = ['MultiTaskVisualizer', 'colourise', 'colourise_error', 'draw_sheets', 'error_map']
+__all__ = ['MIN_CELL', 'MultiTaskVisualizer', 'colourise', 'colourise_error', 'draw_sheets', 'error_map']

@@ -215,6 +215,11 @@ def test_errors(trained, inferencer, tmp_path):
     errors = []
     found = list(inferencer.iterate(tmp_path, batch_size=2, on_error=errors.append))
     assert [p.name for p in found] == ['fine'] and len(errors) == 1 and 'broken.jpg' in str(errors[0])
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(
+        tmp_path / 'deep.png'
+    )  # pillow would make it white
+    with pytest.raises(InputError, match=r'deep\.png: found a photograph of mode I;16, .* Convert it'):
+        inferencer(tmp_path / 'deep.png')
     with pytest.raises(ValueError, match='batch_size must be at least 1, got 0'):
         inferencer(tmp_path, batch_size=0)
     with pytest.raises(FileNotFoundError, match=r'nowhere\.pth'):

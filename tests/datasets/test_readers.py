@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_polyhistor.datasets import readers
 from mmseg_polyhistor.datasets.labels import LabelError
 from mmseg_polyhistor.datasets.readers import _READERS, get_reader, known_readers, read_label, register_reader
 from mmseg_polyhistor.tasks import get_task
@@ -75,6 +76,19 @@ def test_grey_is_salient_above_one_half(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label, [[int(value / 255 > 0.5) for value in row] for row in grey])
     high = read(path, SALIENCY, 'grey_image', (16, 16), threshold=0.9)
     np.testing.assert_array_equal(high, [[int(value / 255 > 0.9) for value in row] for row in grey])
+
+
+def test_masks_of_zeros_and_ones_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as grey they are empty, which no later step could tell from images without an object."""
+    told: list[str] = []
+    monkeypatch.setattr(readers, 'print_log', lambda message, **options: told.append(message))
+    monkeypatch.setattr(readers, '_TOLD', set())
+    mask = np.eye(6, 8, dtype=np.uint8)
+    for name, values in (('full.png', 255 * mask), ('none.png', 0 * mask), ('a.png', mask), ('b.png', mask)):
+        Image.fromarray(values).save(tmp_path / name)
+        read(tmp_path / name, SALIENCY, 'grey_image')
+    assert len(told) == 1 and 'a.png holds the values 0 and 1 alone' in told[0]
+    assert read(tmp_path / 'a.png', SALIENCY, 'grey_image', threshold=0).sum() == 6 and len(told) == 1
 
 
 @pytest.mark.parametrize('threshold', [-0.1, 1.0, 128])

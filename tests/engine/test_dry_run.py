@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import itertools
 import os
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,17 @@ from tiny_segmentor import stock_file, tiny_config
 from mmseg_polyhistor.engine.dry_run import dry_run
 
 RUNS = itertools.count()
+
+
+def _pascal_tree():
+    path = Path(__file__).resolve().parents[1] / 'datasets/conftest.py'
+    spec = importlib.util.spec_from_file_location('pascal_tree_fixture', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pascal_tree
+
+
+pascal_tree = _pascal_tree()
 
 
 @pytest.fixture
@@ -108,3 +121,43 @@ def test_checkpoints_are_looked_at(check, tmp_path):
         RuntimeError, match=r'could not be resumed from any checkpoint: .*epoch_1\.pth: it lacks'
     ):
         check(files, resume=True)
+
+
+def test_nothing_is_written_wherever_the_config_wants_it(tmp_path, pascal_tree, monkeypatch):
+    """Checkpoints and logs in folders of their own, predictions, caches of labels, and a backend with its own folder."""
+    cfg = Config(tiny_config(tmp_path / 'work', None))
+    pipeline = [
+        dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+        dict(type='LoadMultiTaskAnnotations'),
+        dict(type='MultiTaskResize', scale=(32, 32), keep_ratio=False),
+        dict(type='PackMultiTaskInputs'),
+    ]
+    tree = dict(
+        type='PascalContextMTDataset', data_root=str(pascal_tree.root), tasks=('human_parts', 'saliency'),
+        parts_cache_dir=str(tmp_path / 'cache'), pipeline=pipeline,
+    )  # fmt: skip
+    tasks = dict(tasks=('human_parts', 'saliency'))
+    cfg.model.update(tasks, test_cfg=dict(mode='whole', resolution='input'))
+    cfg.model.backbone.update(tasks)
+    cfg.train_dataloader.dataset = tree
+    val = dict(tree, ann_file='ImageSets/Context/val.txt', test_mode=True)
+    cfg.val_dataloader.update(batch_size=1, dataset=dict(type='ConcatDataset', datasets=[val, val]))
+    cfg.val_evaluator = dict(type='MultiTaskMetric', output_dir=str(tmp_path / 'predictions'))
+    cfg.default_hooks.checkpoint.update(type='SafeCheckpointHook', out_dir=str(tmp_path / 'elsewhere'))
+    cfg.default_hooks.logger = dict(type='LoggerHook', out_dir=str(tmp_path / 'logs'))
+    cfg.visualizer = dict(
+        type='MultiTaskVisualizer',
+        vis_backends=[dict(type='LocalVisBackend', save_dir=str(tmp_path / 'vis'))],
+    )
+    cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, interval=1)
+    before = set(tmp_path.rglob('*'))
+    looked_at = []
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: looked_at.append(str(path)) or usage(path))
+    said = []
+    dry_run(cfg, str(tmp_path / 'work'), say=said.append)
+    assert set(tmp_path.rglob('*')) == before
+    assert 'validation data: 6 images; 4 were evaluated' in said  # two batches of each of two data sets
+    (room,) = (line for line in said if line.startswith('room: '))
+    assert not room.startswith('room: 0.0 MB')
+    assert looked_at == [str(tmp_path)], 'the folder in which that of the checkpoints will be made'

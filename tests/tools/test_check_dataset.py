@@ -229,13 +229,46 @@ def test_the_data_sets_of_a_config(
     [
         (['--tasks', 'semseg', '--expect-pascal'], '--tasks, --expect-pascal is for a tree'),
         (['--split', 'val'], 'has no val_dataloader'),
-        ([], 'the train_dataloader has a RepeatDataset; only MultiTaskDataset'),
+        ([], 'the data set of train is a BaseSegDataset; only MultiTaskDataset'),
+        (['--cfg-options', 'nothing.data_root=x'], 'the data set of train is a BaseSegDataset'),
     ],
 )
 def test_configs_that_cannot_be_checked(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
 ) -> None:
-    config = write_config(tmp_path / 'my.py', dict(train=dict(type='RepeatDataset', times=2)))
+    config = write_config(
+        tmp_path / 'my.py',
+        dict(train=dict(type='RepeatDataset', times=2, dataset=dict(type='BaseSegDataset'))),
+    )
     with pytest.raises(SystemExit) as stop:
         tool.main([str(config), *options])
     assert message in f'{stop.value}{capsys.readouterr().err}'
+
+
+def test_wrapped_data_sets_missing_labels_and_caches_of_a_config(
+    tool: ModuleType, pascal_tree: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Every wrapped data set is a split of its own; what the config allows is allowed; nothing is cached."""
+    cache = tmp_path / 'cache'
+    tree = dict(type='PascalContextMTDataset', data_root='nowhere', parts_cache_dir=str(cache))
+    train = dict(tree, tasks=('human_parts',), allow_missing=True, indices=1)
+    val = dict(tree, tasks=('saliency',), ann_file='ImageSets/Context/val.txt')
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[train, val]))
+    config = write_config(tmp_path / 'my.py', dict(train=wrapped))
+    (pascal_tree.root / 'human_parts/2008_000001.mat').unlink()
+    for path in (pascal_tree.root / 'sal_distill').iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray((mask > 127).astype(np.uint8)).save(path)
+    (tmp_path / 'tree').symlink_to(pascal_tree.root)  # mmengine's DictAction drops the blank of its name
+    root = f'train_dataloader.dataset.dataset.datasets.{{}}.data_root={tmp_path / "tree"}'
+    assert tool.main([str(config), '--cfg-options', root.format(0), root.format(1)]) == 1
+    text = capsys.readouterr().out
+    assert ['train 1', 'human_parts', '2', '1', '0', '2 (100.0%)'] in rows(text)
+    assert 'train 2: saliency is empty in all 3 images; masks of 0 and 1' in text and '1 problems' in text
+    assert not cache.exists()
+
+
+def test_options_of_a_config_are_none_of_a_tree(tool: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(['data/PASCAL_MT', '--cfg-options', 'a=1'])
+    assert '--cfg-options is for a config (.py), and data/PASCAL_MT is a tree' in capsys.readouterr().err

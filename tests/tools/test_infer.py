@@ -92,7 +92,10 @@ def test_some_tasks_without_overview_and_mistakes(tmp_path, checkpoint):
     for arguments, message in (
         (['b.png', CONFIG, checkpoint], "'b.png' does not exist"),
         (['a.png', CONFIG, 'none.pth'], "the checkpoint 'none.pth' does not exist"),
+        (['a.png', CONFIG, checkpoint, '--out', 'a.png'], 'after 0 of 1 images: [Errno 17] File exists'),
+        (['a.png', CONFIG, checkpoint, '--batch-size', 0], 'error: --batch-size must be at least 1, got 0'),
+        (['a.png', CONFIG, checkpoint, '--cell-size', 20], 'error: --cell-size must be at least 96, got 20'),
     ):
         done = infer(tmp_path, *arguments)
-        assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith('infer.py: ')
+        assert done.returncode in (1, 2) and done.stderr.strip().splitlines()[-1].startswith('infer.py: ')
         assert message in done.stderr and 'Traceback' not in done.stderr
