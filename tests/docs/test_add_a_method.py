@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -100,14 +98,8 @@ def test_the_count_on_the_page_is_right(example):
 
 
 @pytest.mark.integration
-def test_the_count_tool_runs_on_the_config_as_the_page_says(example, repo):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', repo / 'tools' / 'count_params.py', 'my_config.py'],
-        cwd=example,
-        env={**os.environ, 'PYTHONPATH': '.', 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
+def test_the_count_tool_runs_on_the_config_as_the_page_says(tools, example):
+    _, printed = tools.start(
+        'count_params.py', 'my_config.py', cwd=example, environments=[dict(PYTHONPATH='.')]
     )
-    assert done.returncode == 0, done.stderr
-    assert '70,656' in done.stdout
+    assert '70,656' in printed

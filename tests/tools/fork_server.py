@@ -31,6 +31,7 @@ def become(argv: list[str], cwd: str, environment: dict[str, str], log: str) -> 
     os.environ.update(environment)
     sys.argv = argv
     sys.path[0] = os.path.dirname(argv[0])
+    sys.path[1:1] = filter(None, environment.get('PYTHONPATH', '').split(os.pathsep))
     status = 0
     try:
         runpy.run_path(argv[0], run_name='__main__')

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmseg
@@ -20,16 +18,13 @@ MMSEG_TEST = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'test.py'
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Run a tool of ours, or one by its path, in a folder of its own; returns the finished process."""
+def run(tools, tmp_path):
+    """Run a tool of ours, or one by its path, in a folder of its own; returns what it printed."""
 
     def run(tool, *arguments, ok=True):
-        command = [sys.executable, '-W', 'ignore', str(REPO / 'tools' / tool), *map(str, arguments)]
-        env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-        if ok:
-            assert done.returncode == 0, f'{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
-        return done
+        (status,), printed = tools.start(tool, *arguments, cwd=tmp_path, expect=0 if ok else None)
+        assert ok or status != 0
+        return printed
 
     return run
 
@@ -69,7 +64,7 @@ default_hooks = dict(checkpoint=dict(type='AdapterCheckpointHook', interval=1))
 
     tool = 'model_converters/adapter_checkpoint.py'
     full = tmp_path / 'full.pth'
-    told = run(tool, config, small, '--to', 'full', '--out', full).stdout
+    told = run(tool, config, small, '--to', 'full', '--out', full)
     assert f'written: {full}, {full.stat().st_size / 1e6:.1f} MB' in told
     state = torch.load(full, weights_only=True)['state_dict']
     for key, value in weights.items():
@@ -84,8 +79,8 @@ default_hooks = dict(checkpoint=dict(type='AdapterCheckpointHook', interval=1))
         ['test.py', config, small],
         [tool, config, small, '--to', 'full', '--out', tmp_path / 'x.pth'],
     ):
-        done = run(*command, ok=False)
-        assert done.returncode != 0 and 'swin pico.pth: ' in done.stderr and 'does not exist' in done.stderr
+        printed = run(*command, ok=False)
+        assert 'swin pico.pth: ' in printed and 'does not exist' in printed
     assert not (tmp_path / 'x.pth').exists()
 
     # back to a small one, with the file at its new place
@@ -96,5 +91,6 @@ default_hooks = dict(checkpoint=dict(type='AdapterCheckpointHook', interval=1))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a if k != 'backbone.frozen_record')
     assert again.stat().st_size < 0.5 * small.stat().st_size  # the optimiser's state is left out
-    done = run(tool, config, full, '--to', 'adapters', '--out', again, *moved, ok=False)
-    assert 'exists; remove it' in done.stderr
+    assert 'exists; remove it' in run(
+        tool, config, full, '--to', 'adapters', '--out', again, *moved, ok=False
+    )

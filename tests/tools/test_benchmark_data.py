@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,17 +16,11 @@ PIPELINE = ['LoadImageFromFile', 'MultiTaskResize', 'LoadMultiTaskAnnotations', 
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
+def data(tools, tmp_path_factory):
     """A rendered data set of six images."""
     root = tmp_path_factory.mktemp('data') / 'mini'
-    maker = ROOT / 'tools/dataset_converters/make_mini_pascal.py'
-    done = subprocess.run(
-        [sys.executable, maker, root, '--train', '4', '--val', '2', '--size', '32'],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [root, '--train', 4, '--val', 2, '--size', 32]
+    tools.start('dataset_converters/make_mini_pascal.py', *arguments, cwd=root.parent)
     return root
 
 
@@ -105,15 +97,8 @@ def test_wrong_arguments_are_answered(tool, capsys, arguments, message):
 
 
 @pytest.mark.integration
-def test_as_a_user_starts_it(data, tmp_path):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', ROOT / 'tools/benchmark_data.py', CONFIG, '--data-root', data,
-         '--split', 'train', '--workers', '2', '--images', '4', '--batch', '2', '--markdown'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert '| train: workers |' in done.stdout
+def test_as_a_user_starts_it(tools, data, tmp_path):
+    options = ['--split', 'train', '--workers', 2, '--images', 4, '--batch', 2, '--markdown']
+    _, printed = tools.start('benchmark_data.py', CONFIG, '--data-root', data, *options, cwd=tmp_path)
+    assert '| train: workers |' in printed
     assert list(tmp_path.iterdir()) == []

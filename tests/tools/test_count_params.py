@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -218,15 +217,10 @@ def test_every_row_is_read():
 
 
 @pytest.mark.integration
-def test_the_command_line_prints_the_whole_table():
-    command = [sys.executable, '-W', 'ignore', 'tools/count_params.py']
-    done = subprocess.run([*command, '--help'], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert 'examples:' in done.stdout
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    printed = [line for line in done.stdout.splitlines() if line.count(' M  ') == 2]
+def test_the_command_line_prints_the_whole_table(tools):
+    _, text = tools.start('count_params.py', cwd=ROOT)
+    printed = [line for line in text.splitlines() if line.count(' M  ') == 2]
     assert len(printed) == 17
-    assert len([line for line in done.stdout.splitlines() if line.endswith('.py')]) == len(
+    assert len([line for line in text.splitlines() if line.endswith('.py')]) == len(
         read_benchmark(ROOT / 'model-index.yml')
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -97,14 +95,7 @@ def test_wrong_arguments_are_answered(tool, capsys, arguments, message):
 
 
 @pytest.mark.integration
-def test_as_a_user_starts_it():
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', 'tools/analysis/get_flops.py', LITE, '--markdown'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f'{LITE}, one image of 96 x 96 pixels' in done.stdout
-    assert '| total ' in done.stdout
+def test_as_a_user_starts_it(tools):
+    _, printed = tools.start('analysis/get_flops.py', LITE, '--markdown', cwd=ROOT)
+    assert f'{LITE}, one image of 96 x 96 pixels' in printed
+    assert '| total ' in printed

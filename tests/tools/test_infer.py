@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +19,6 @@ REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / 'configs' / 'polyhistor_lite' / 'swin-pico_mini-pascal.py'
 
 
-def infer(cwd, *arguments):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    command = [sys.executable, '-W', 'ignore', REPO / 'tools' / 'infer.py', *arguments]
-    return subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=200
-    )
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
@@ -42,7 +31,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_folder_with_a_broken_file(tmp_path, checkpoint):
+def test_a_folder_with_a_broken_file(tools, tmp_path, checkpoint):
     """Every good image has its files, the broken one is reported, and the exit status says so."""
     rng = np.random.default_rng(0)
     shapes = {'one': (60, 40), 'sub/two': (33, 71)}
@@ -51,10 +40,10 @@ def test_a_folder_with_a_broken_file(tmp_path, checkpoint):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(path)
     (tmp_path / 'my photos' / 'broken.jpg').write_bytes(b'nothing')
-    done = infer(tmp_path, 'my photos', CONFIG, checkpoint, '--out', 'out', '--batch-size', 2)
-    assert done.returncode == 1, done.stderr
-    assert 'broken.jpg: cannot be read as an image' in done.stderr and '1 of 3 images' in done.stderr
-    assert '2 images, tasks semseg, human_parts, saliency, normals: out' in done.stdout
+    arguments = ['my photos', CONFIG, checkpoint, '--out', 'out', '--batch-size', 2]
+    _, printed = tools.start('infer.py', *arguments, cwd=tmp_path, expect=1)
+    assert 'broken.jpg: cannot be read as an image' in printed and '1 of 3 images' in printed
+    assert '2 images, tasks semseg, human_parts, saliency, normals: out' in printed
 
     inferencer = MultiTaskInferencer(CONFIG, checkpoint, device='cpu')
     out = tmp_path / 'out'
@@ -79,12 +68,11 @@ def test_a_folder_with_a_broken_file(tmp_path, checkpoint):
 
 
 @pytest.mark.integration
-def test_some_tasks_without_overview_and_mistakes(tmp_path, checkpoint):
+def test_some_tasks_without_overview_and_mistakes(tools, tmp_path, checkpoint):
     """--tasks and --no-overview write less; what cannot work is one line."""
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'a.png')
     arguments = ['a.png', CONFIG, checkpoint, '--out', 'out', '--no-overview', '--tasks', 'normals']
-    done = infer(tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
+    tools.start('infer.py', *arguments, cwd=tmp_path)
     assert {str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.*')} == {
         'classes.json',
         'normals/a.png',
@@ -96,6 +84,6 @@ def test_some_tasks_without_overview_and_mistakes(tmp_path, checkpoint):
         (['a.png', CONFIG, checkpoint, '--batch-size', 0], 'error: --batch-size must be at least 1, got 0'),
         (['a.png', CONFIG, checkpoint, '--cell-size', 20], 'error: --cell-size must be at least 96, got 20'),
     ):
-        done = infer(tmp_path, *arguments)
-        assert done.returncode in (1, 2) and done.stderr.strip().splitlines()[-1].startswith('infer.py: ')
-        assert message in done.stderr and 'Traceback' not in done.stderr
+        (status,), printed = tools.start('infer.py', *arguments, cwd=tmp_path, expect=None)
+        assert status in (1, 2) and message in printed and 'Traceback' not in printed
+        assert printed.strip().splitlines()[-1].startswith('infer.py: ')

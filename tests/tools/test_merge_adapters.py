@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -28,7 +25,7 @@ model = dict(
 
 
 @pytest.fixture
-def merge(repo, tmp_path):
+def merge(tools, tmp_path):
     def run(norm):
         config = tmp_path / 'lora config.py'
         config.write_text(CONFIG.replace('NORM', str(norm)))
@@ -40,25 +37,20 @@ def merge(repo, tmp_path):
             dict(state_dict=model.state_dict(), meta=dict(epoch=1, dataset_meta=dict(a=1))),
             tmp_path / 'c.pth',
         )
-        tool = repo / 'tools' / 'model_converters' / 'merge_adapters.py'
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', tool, config, tmp_path / 'c.pth', '--out', tmp_path / 'out'],
-            cwd=tmp_path,
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-            check=False,
+        arguments = [config, tmp_path / 'c.pth', '--out', tmp_path / 'out']
+        (status,), printed = tools.start(
+            'model_converters/merge_adapters.py', *arguments, cwd=tmp_path, expect=None
         )
-        return model, done
+        return model, status, printed
 
     return run
 
 
 @pytest.mark.integration
 def test_it_writes_a_config_and_weights_that_give_the_same_logits(merge, tmp_path):
-    model, done = merge(norm=False)
-    assert done.returncode == 0, done.stderr
-    differences = re.findall(r'(\w+): logits differ by at most ([\d.e+-]+)', done.stdout)
+    model, status, printed = merge(norm=False)
+    assert status == 0, printed
+    differences = re.findall(r'(\w+): logits differ by at most ([\d.e+-]+)', printed)
     assert [task for task, _ in differences] == ['semseg', 'saliency']
     checkpoint = torch.load(tmp_path / 'out' / 'merged.pth', weights_only=True)
     assert checkpoint['meta'] == dict(dataset_meta=dict(a=1))
@@ -73,8 +65,8 @@ def test_it_writes_a_config_and_weights_that_give_the_same_logits(merge, tmp_pat
 
 @pytest.mark.integration
 def test_it_refuses_what_is_not_linear_and_writes_nothing(merge, tmp_path):
-    _, done = merge(norm=True)
-    assert done.returncode == 1
-    assert 'LoRA with a LayerNorm of its own cannot be merged' in done.stderr
-    assert 'Traceback' not in done.stderr
+    _, status, printed = merge(norm=True)
+    assert status == 1
+    assert 'LoRA with a LayerNorm of its own cannot be merged' in printed
+    assert 'Traceback' not in printed
     assert not (tmp_path / 'out').exists()

@@ -56,16 +56,24 @@ def metric(work_dir):
 
 @pytest.mark.integration
 @pytest.mark.parametrize('workers', [2])
-def test_killed_and_resumed_equals_uninterrupted(run, env, tmp_path, workers):
+def test_killed_and_resumed_equals_uninterrupted(tools, env, tmp_path, workers):
     """SIGKILL after the first checkpoint, then --resume: every loss is that of a run that nobody disturbed."""
     options = ['--cfg-options', f'train_dataloader.num_workers={workers}']
-    train = [*PYTHON, REPO / 'tools' / 'train.py', CONFIG, '--work-dir']
-    run(*train, tmp_path / 'whole', *options)
+    train = ['train.py', CONFIG, '--work-dir']
+    tools.start(*train, tmp_path / 'whole', *options, cwd=tmp_path)
 
     killed = tmp_path / 'killed run'
-    slow = [str(c) for c in [*train, killed, *options, 'custom_hooks.0.pause=0.2']]
+    slow = [
+        *PYTHON,
+        REPO / 'tools' / 'train.py',
+        CONFIG,
+        '--work-dir',
+        killed,
+        *options,
+        'custom_hooks.0.pause=0.2',
+    ]
     process = subprocess.Popen(
-        slow, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        list(map(str, slow)), cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 120
@@ -78,7 +86,7 @@ def test_killed_and_resumed_equals_uninterrupted(run, env, tmp_path, workers):
     before = losses(killed)
     assert 4 < len(before) < 16
 
-    run(*train, killed, '--resume', *options)
+    tools.start(*train, killed, '--resume', *options, cwd=tmp_path)
     after = losses(killed)
     assert after == losses(tmp_path / 'whole') and len(after) == 16
     ran = [int(line.split()[0]) for line in (killed / 'losses_rank0.txt').read_text().splitlines()]
@@ -88,12 +96,12 @@ def test_killed_and_resumed_equals_uninterrupted(run, env, tmp_path, workers):
 
 
 @pytest.mark.integration
-def test_two_processes_equal_one_with_the_double_batch(run, tmp_path):
+def test_two_processes_equal_one_with_the_double_batch(run, tools, tmp_path):
     """dist_train.sh with gloo: rank by rank half the batch, together the losses of one process."""
     options = [*NO_DROPOUT, 'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.1']
     dist = ['bash', REPO / 'tools' / 'dist_train.sh', CONFIG, 2]
     run(*dist, '--work-dir', tmp_path / 'two', *options, 'train_dataloader.batch_size=2')
-    run(*PYTHON, REPO / 'tools' / 'train.py', CONFIG, '--work-dir', tmp_path / 'one', *options)
+    tools.start('train.py', CONFIG, '--work-dir', tmp_path / 'one', *options, cwd=tmp_path)
     one = losses(tmp_path / 'one')
     ranks = [losses(tmp_path / 'two', rank) for rank in (0, 1)]
     assert one.keys() == ranks[0].keys() == ranks[1].keys() and len(one) == 16
@@ -113,27 +121,27 @@ def test_two_processes_equal_one_with_the_double_batch(run, tmp_path):
 
 
 @pytest.mark.integration
-def test_mmseg_tools_do_the_same(run, tmp_path):
+def test_mmseg_tools_do_the_same(run, tools, tmp_path):
     """The config runs under mmseg's own train.py and test.py, with the same losses and metric as under ours."""
     path = dict(PYTHONPATH=f'{TOYS}{os.pathsep}{REPO}')  # stands for an installed package
     short = ['--cfg-options', 'train_cfg.max_epochs=2']
-    for name, tools in dict(ours=REPO / 'tools', theirs=MMSEG_TOOLS).items():
-        run(*PYTHON, tools / 'train.py', CONFIG, '--work-dir', tmp_path / name, *short, **path)
+    tools.start('train.py', CONFIG, '--work-dir', tmp_path / 'ours', *short, cwd=tmp_path)
+    run(*PYTHON, MMSEG_TOOLS / 'train.py', CONFIG, '--work-dir', tmp_path / 'theirs', *short, **path)
     assert losses(tmp_path / 'ours') == losses(tmp_path / 'theirs')
     checkpoint = tmp_path / 'ours' / 'epoch_2.pth'
-    for name, tools in dict(test_ours=REPO / 'tools', test_theirs=MMSEG_TOOLS).items():
-        run(*PYTHON, tools / 'test.py', CONFIG, checkpoint, '--work-dir', tmp_path / name, **path)
+    tools.start('test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'test_ours', cwd=tmp_path)
+    run(*PYTHON, MMSEG_TOOLS / 'test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'test_theirs', **path)
     run('bash', REPO / 'tools' / 'dist_test.sh', CONFIG, checkpoint, 2, '--work-dir', tmp_path / 'test_two')
     metrics = [metric(tmp_path / name) for name in ('test_ours', 'test_theirs', 'test_two')]
     assert metrics[0] == metrics[1] == pytest.approx(metrics[2], rel=1e-6)
 
 
 @pytest.mark.integration
-def test_a_real_config_resumes(run, tmp_path):
+def test_a_real_config_resumes(tools, tmp_path):
     """Polyhistor-Lite on rendered data: bit for bit the same after a resume, and with another number of workers."""
     data = tmp_path / 'data'
-    maker = REPO / 'tools' / 'dataset_converters' / 'make_mini_pascal.py'
-    run(*PYTHON, maker, data, '--train', 8, '--val', 2, '--size', 64, '--seed', 0)
+    arguments = [data, '--train', 8, '--val', 2, '--size', 64, '--seed', 0]
+    tools.start('dataset_converters/make_mini_pascal.py', *arguments, cwd=tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(
         f"""
@@ -148,25 +156,25 @@ default_hooks = dict(checkpoint=dict(interval=1))
 custom_hooks = [dict(type='ToyLossLog')]
 """
     )
-    train = [*PYTHON, REPO / 'tools' / 'train.py', config, '--work-dir']
+    train = ['train.py', config, '--work-dir']
     alone = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
-    run(*train, tmp_path / 'whole')
+    tools.start(*train, tmp_path / 'whole', cwd=tmp_path)
     checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
-    run(*train, tmp_path / 'resumed', '--resume', '--cfg-options', f'load_from={checkpoint}', *alone)
+    options = ['--resume', '--cfg-options', f'load_from={checkpoint}', *alone]
+    tools.start(*train, tmp_path / 'resumed', *options, cwd=tmp_path)
     whole, resumed = losses(tmp_path / 'whole'), losses(tmp_path / 'resumed')
     assert list(whole) == [0, 1, 2, 3] and resumed == {i: whole[i] for i in (2, 3)}
 
 
 @pytest.mark.integration
-def test_command_lines_that_cannot_work(run):
+def test_command_lines_that_cannot_work(tools, tmp_path):
     """Each says why, and that before any training."""
-    train = [*PYTHON, REPO / 'tools' / 'train.py', CONFIG]
     for arguments, message in [
         (['--amp'], '--amp needs a GPU'),
         (['--launcher', 'slurm'], 'use --launcher pytorch'),
     ]:
-        done = run(*train, *arguments, ok=False)
-        assert done.returncode == 1 and message in done.stderr
+        _, printed = tools.start('train.py', CONFIG, *arguments, cwd=tmp_path, expect=1)
+        assert message in printed
 
 
 @pytest.mark.parametrize(
