@@ -12,14 +12,26 @@ a data set without its model; one variable of the config serves both.
 from __future__ import annotations
 
 import copy
+import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from .tasks import KINDS, TaskSpec, get_task, known_tasks, register_task, voc_palette
+from .evaluation.accumulators import check_metric, lower_is_better
+from .tasks import (
+    KINDS,
+    MOST_CLASSES,
+    TaskMetric,
+    TaskSpec,
+    get_task,
+    known_tasks,
+    register_task,
+    voc_palette,
+)
 
-__all__ = ['add_tasks', 'complete_row', 'read_classes']
+__all__ = ['add_tasks', 'complete_row', 'metric_of_row', 'read_classes']
 
 # What a row of the kind has unless it says otherwise: losses with the weights of the table's rows of that kind.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -39,14 +51,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         metric='mean',
         flip='negate_x',
         rotate='turn_xy',
-        lower_is_better=True,
     ),
     'scalar': dict(
         channels=1,
         loss=dict(type='ScalarL1Loss', loss_weight=1.0),
         metric='rmse',
         ignore_value=0,
-        lower_is_better=True,
     ),
 }
 SHORT = ('loss_weight',)  # keys of a row that are no fields of `TaskSpec`
@@ -84,17 +94,33 @@ def _add(spec: TaskSpec) -> TaskSpec:
     if spec.name not in known_tasks():
         return register_task(spec)
     known = get_task(spec.name)
-    differs = [
-        f'{key}={getattr(known, key)!r}, here {getattr(spec, key)!r}'
-        for key in FIELDS
-        if getattr(known, key) != getattr(spec, key)
+    if known == spec:
+        return known
+    differs = [key for key in FIELDS if getattr(known, key) != getattr(spec, key)]
+    follows = dict(  # what no reader has written
+        palette='classes' in differs and all(s.palette == voc_palette(len(s.classes)) for s in (known, spec)),
+        lower_is_better='metric' in differs,
+    )
+    said = [
+        _difference(key, getattr(known, key), getattr(spec, key))
+        for key in differs
+        if not follows.get(key, False)
     ]
-    if differs:
-        raise ValueError(
-            f'a task named {spec.name!r} exists already, with {"; ".join(differs)}. Choose another name, or make the rows '
-            'equal'
-        )
-    return known
+    raise ValueError(
+        f'a task named {spec.name!r} exists already, with {"; ".join(said)}. Choose another name, or make the rows equal'
+    )
+
+
+def _difference(key: str, known: Any, here: Any) -> str:
+    """Where two values of a field differ, in a few words; of sequences their lengths, or the first entry that differs."""
+    if isinstance(known, tuple) and isinstance(here, tuple):
+        if len(known) != len(here):
+            return f'{len(known)} {key}, here {len(here)}'
+        i = next(i for i, pair in enumerate(zip(known, here, strict=True)) if pair[0] != pair[1])
+        key, known, here = f'{key}[{i}]', known[i], here[i]
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    return f'{key}={short.repr(known)}, here {short.repr(here)}'
 
 
 def complete_row(row: Mapping[str, Any], where: str = 'the row') -> TaskSpec:
@@ -110,7 +136,8 @@ def complete_row(row: Mapping[str, Any], where: str = 'the row') -> TaskSpec:
             - unit_vector: L1 loss of weight 10, 'mean', vectors that are mirrored and turned with the image, as normals are;
             - scalar: L1 loss of weight 1, 'rmse', ignored where 0; a zoom leaves the values alone (depth: `zoom='divide'`).
 
-            `classes` may be the path of a file, see `read_classes`; `loss_weight` changes the weight of the usual loss.
+            `lower_is_better` follows from `metric`, and may not contradict it. `classes` may be the path of a file, see
+            `read_classes`; `loss_weight` changes the weight of the usual loss.
         where: What the row is called in messages. Defaults to 'the row'.
 
     Raises:
@@ -125,8 +152,7 @@ def complete_row(row: Mapping[str, Any], where: str = 'the row') -> TaskSpec:
     if missing := [key for key in ('name', 'kind') if key not in row]:
         raise ValueError(f'{where} lacks {missing}: a row is dict(name=..., kind=<one of {KINDS}>, ...)')
     given = copy.deepcopy(dict(row))
-    if not isinstance(given['kind'], str) or given['kind'] not in KINDS:
-        raise ValueError(f'{where}: kind must be one of {KINDS}, got {given["kind"]!r}')
+    _checked_kind(given['kind'], where)
     name = given['name']
     usual = {
         **dict(gt_key=f'gt_{name}', gt_field=f'gt_{name}', pred_field=f'pred_{name}'),
@@ -135,7 +161,7 @@ def complete_row(row: Mapping[str, Any], where: str = 'the row') -> TaskSpec:
     if 'loss_weight' in given:
         if 'loss' in given:
             raise ValueError(f'{where} has both loss and loss_weight: give the weight in loss')
-        usual['loss']['loss_weight'] = given.pop('loss_weight')
+        usual['loss']['loss_weight'] = _checked_weight(given.pop('loss_weight'), where)
     if isinstance(given.get('classes'), (str, os.PathLike)):
         given['classes'] = read_classes(given['classes'])
     complete = usual | given
@@ -147,9 +173,47 @@ def complete_row(row: Mapping[str, Any], where: str = 'the row') -> TaskSpec:
         if isinstance(complete.get(key), (tuple, list)):
             complete[key] = tuple(tuple(v) if isinstance(v, list) else v for v in complete[key])
     try:
-        return TaskSpec(**complete)
+        if isinstance(complete['metric'], str):
+            complete.setdefault('lower_is_better', lower_is_better(complete['kind'], complete['metric']))
+        spec = TaskSpec(**complete)
+        check_metric(spec)
     except ValueError as e:
         raise ValueError(f'{where}: {e}') from None
+    return spec
+
+
+def metric_of_row(row: Mapping[str, Any], where: str = 'the row') -> TaskMetric:
+    """What the results of a row's task are judged by, though the rest of the row may not fit, or its file of classes be gone.
+
+    Args:
+        row: See `complete_row`.
+        where: What the row is called in messages. Defaults to 'the row'.
+
+    Raises:
+        ValueError: if `name` or `kind` is missing or wrong, or no accumulator of the kind reports the row's `metric`; the
+            message names the row.
+    """
+    kind, name = _checked_kind(row.get('kind'), where), row.get('name')
+    metric = row.get('metric', DEFAULTS[kind]['metric'])
+    if not isinstance(name, str) or not isinstance(metric, str):
+        raise ValueError(f'{where}: name and metric must be names, got {name!r} and {metric!r}')
+    try:
+        return TaskMetric(name=name, kind=kind, metric=metric, lower_is_better=lower_is_better(kind, metric))
+    except ValueError as e:
+        raise ValueError(f'{where}: {e}') from None
+
+
+def _checked_kind(kind: Any, where: str) -> str:
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f'{where}: kind must be one of {KINDS}, got {kind!r}')
+    return kind
+
+
+def _checked_weight(weight: Any, where: str) -> float:
+    fits = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not fits or not 0 <= weight < math.inf:  # of nan, too
+        raise ValueError(f'{where}: loss_weight must be a finite number of 0 or above, got {weight!r}')
+    return weight
 
 
 def _complete_classes(row: dict[str, Any], where: str) -> None:
@@ -158,7 +222,7 @@ def _complete_classes(row: dict[str, Any], where: str) -> None:
         raise ValueError(
             f"{where}: a 'semantic' task needs classes=(<name>, ...), classes='<file with a name a line>', or channels=<number>"
         )
-    if 'classes' not in row and isinstance(row['channels'], int):
+    if 'classes' not in row and isinstance(row['channels'], int) and row['channels'] <= MOST_CLASSES:
         row['classes'] = tuple(f'class_{i}' for i in range(row['channels']))
     if 'classes' in row:
         if not isinstance(row['classes'], (tuple, list)):

@@ -24,11 +24,23 @@ A pixel (for vectors: all three components) that equals `ignore_value` carries n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ['KINDS', 'TaskSpec', 'get_task', 'get_tasks', 'known_tasks', 'register_task', 'voc_palette']
+__all__ = [
+    'KINDS',
+    'MOST_CLASSES',
+    'TaskMetric',
+    'TaskSpec',
+    'get_task',
+    'get_tasks',
+    'known_tasks',
+    'register_task',
+    'restored_tasks',
+    'voc_palette',
+]
 
 KINDS = ('semantic', 'binary', 'unit_vector', 'scalar')
 FLIP_RULES = ('keep', 'negate_x')  # what a horizontal flip does to the values, beside moving them
@@ -37,6 +49,7 @@ ZOOM_RULES = ('keep', 'divide')  # what a zoom does to the values, beside moving
 
 RESERVED_KEYS = ('img', 'img_path', 'img_shape', 'ori_shape', 'pad_shape', 'tasks', 'seg_fields')
 LARGEST_IGNORE_VALUE = 1 << 24
+MOST_CLASSES = 255  # of a semantic task: labels are uint8, and one value is left to pixels without label
 
 Colour = tuple[int, int, int]
 
@@ -68,7 +81,8 @@ class TaskSpec:
         loss: Config of the task's loss, registered in `mmseg.registry.MODELS`, its `loss_weight` included.
         metric: The metric that the multi-task gain uses: a key of what an accumulator of the kind reports, which by this
             is chosen ('mIoU' of a binary task is that of regions, 'odsF' that of boundaries).
-        lower_is_better: Direction of `metric`. Defaults to False.
+        lower_is_better: Direction of `metric`, which must be the one that its accumulator tells
+            (`mmseg_polyhistor.evaluation`). Defaults to False.
         classes: Class names of a semantic task, or what 0 and 1 of a binary one mean. Defaults to ().
         palette: RGB colour per class, components in 0..255. Defaults to ().
 
@@ -163,6 +177,10 @@ class TaskSpec:
         )
         if self.kind == 'semantic':
             demand(
+                self.channels <= MOST_CLASSES,
+                f'{self.channels} channels: at most {MOST_CLASSES} classes fit into uint8 labels, beside the ignore_value',
+            )
+            demand(
                 len(self.classes) == self.channels,
                 f'{len(self.classes)} class names for {self.channels} channels',
             )
@@ -188,6 +206,16 @@ class TaskSpec:
                 self.ignore_value <= 0,
                 f'ignore_value must be 0 or negative (a quantity may have any value above), got {self.ignore_value}',
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMetric:
+    """What a result of a task is judged by, where its whole row is not at hand: fields of `TaskSpec`."""
+
+    name: str
+    kind: str
+    metric: str
+    lower_is_better: bool
 
 
 def _is_int(value: Any) -> bool:
@@ -287,6 +315,23 @@ def get_tasks(names: Iterable[str], where: str = 'tasks') -> tuple[TaskSpec, ...
     if twice:
         raise ValueError(f'{where}: tasks named more than once: {twice} in {list(names)}')
     return specs
+
+
+@contextmanager
+def restored_tasks(without: Iterable[str] = ()) -> Iterator[None]:
+    """A context after which the table is what it was before, whatever is registered or replaced in it.
+
+    Args:
+        without: Names that the table does not have within it, so that other tasks can have them. Defaults to ().
+    """
+    rows = dict(_TASKS)
+    for name in without:
+        _TASKS.pop(name, None)
+    try:
+        yield
+    finally:
+        _TASKS.clear()
+        _TASKS.update(rows)
 
 
 def voc_palette(n: int) -> tuple[Colour, ...]:

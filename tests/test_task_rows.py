@@ -13,6 +13,7 @@ from mmseg.apis import init_model
 from mmseg.registry import DATASETS, MODELS
 
 from mmseg_polyhistor import tasks
+from mmseg_polyhistor.evaluation import multi_task_gain
 from mmseg_polyhistor.task_rows import add_tasks, complete_row, read_classes
 from mmseg_polyhistor.tasks import TaskSpec, get_task, known_tasks
 
@@ -81,6 +82,29 @@ def test_what_a_row_says_stands() -> None:
     assert complete_row(SILHOUETTE).loss['loss_weight'] == 5.0  # the defaults were not written to
 
 
+@pytest.mark.parametrize(
+    ('kind', 'metric', 'less'),
+    [
+        ('semantic', 'aAcc', False), ('binary', 'maxF', False), ('binary', 'odsF', False),
+        ('unit_vector', 'median', True), ('unit_vector', 'under_11.25', False),
+        ('scalar', 'abs_rel', True), ('scalar', 'delta1', False),
+    ],
+)  # fmt: skip
+def test_the_direction_follows_from_the_metric(kind: str, metric: str, less: bool) -> None:
+    row = dict(name='a', kind=kind, metric=metric, **(dict(channels=2) if kind == 'semantic' else {}))
+    spec = complete_row(row)
+    assert spec.lower_is_better is less
+    # from 80 to 90 is 12.5 percent of 80, better or worse
+    assert multi_task_gain({'a': 90.0}, {'a': 80.0}, (spec,)) == pytest.approx(-12.5 if less else 12.5)
+    assert complete_row(dict(row, lower_is_better=less)) == spec
+    direction = 'lower' if less else 'higher'
+    with pytest.raises(
+        ValueError,
+        match=f"the row: .*'a': lower_is_better must be {less}, as of '{metric}' {direction} values are better, got {not less}",
+    ):
+        complete_row(dict(row, lower_is_better=not less))
+
+
 def test_so_many_classes_without_names_have_distinct_colours() -> None:
     spec = complete_row(dict(name='parts', kind='semantic', channels=200))
     assert spec.classes[:2] + spec.classes[-1:] == ('class_0', 'class_1', 'class_199')
@@ -116,6 +140,14 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
         (dict(GARMENTS, palette=[[0, 0, 0]]), ValueError, '1 palette colours for 3 channels'),
         (dict(name='two words', kind='scalar'), ValueError, 'the name must be a valid identifier'),
         (dict(name='x', kind='semantic', channels='many'), ValueError, 'channels must be a positive int'),
+        (dict(name='x', kind='semantic', channels=300), ValueError, '300 channels: at most 255 classes fit into uint8'),
+        (dict(name='x', kind='semantic', channels=10**12), ValueError, 'at most 255 classes fit into uint8 labels'),
+        (dict(SILHOUETTE, metric='rmse'), ValueError, r"metric 'rmse' is not among those of kind 'binary': \['mIoU', "),
+        (dict(SILHOUETTE, metric=3), ValueError, 'metric must be the name of a metric, got 3'),
+        (dict(SILHOUETTE, loss_weight='x'), ValueError, "loss_weight must be a finite number of 0 or above, got 'x'"),
+        (dict(SILHOUETTE, loss_weight=-1), ValueError, 'loss_weight must be a finite number of 0 or above, got -1'),
+        (dict(SILHOUETTE, loss_weight=float('nan')), ValueError, 'loss_weight must be a finite number .* got nan'),
+        (dict(SILHOUETTE, loss_weight=True), ValueError, 'loss_weight must be a finite number .* got True'),
         (dict(name='x', kind='semantic', classes=7), ValueError, 'classes must be a sequence of names, or a file, got 7'),
     ],
     ids=lambda value: str(value)[:30],
@@ -152,6 +184,37 @@ def test_a_row_twice_is_one_and_another_of_its_name_is_an_error() -> None:
     ):
         add_tasks([dict(name='x', kind='scalar', gt_key='gt_depth_map')])  # fmt: skip
     assert get_task('garments') == first
+
+
+def message_of(row: dict, other: dict) -> str:
+    """What is said of a row whose name a differing one has."""
+    add_tasks([row])
+    with pytest.raises(ValueError) as caught:
+        add_tasks([other])
+    return str(caught.value)
+
+
+def test_what_differs_is_said_in_short() -> None:
+    many = dict(name='many', kind='semantic', channels=200)
+    said = message_of(many, dict(many, channels=199))
+    assert 'channels=200, here 199; 200 classes, here 199. Choose another name' in said
+    assert 'palette' not in said and len(said) < 250
+    names = [f'name {i}' for i in range(150)]
+    named = dict(name='named', kind='semantic', classes=names)
+    said = message_of(named, dict(named, classes=[*names[:7], 'x' * 500, *names[8:]]))
+    assert "classes[7]='name 7', here 'xxx" in said and len(said) < 300
+    loss = dict(type='CrossEntropyLoss', class_weight=[1.0] * 150)
+    assert len(message_of(dict(named, name='lossy'), dict(named, name='lossy', loss=loss))) < 400
+
+
+def test_a_palette_of_its_own_is_a_difference() -> None:
+    said = message_of(GARMENTS, dict(GARMENTS, palette=[[0, 0, 0], [128, 0, 0], [7, 8, 9]]))
+    assert 'with palette[2]=(0, 128, 0), here (7, 8, 9).' in said
+
+
+def test_a_direction_that_follows_is_no_difference() -> None:
+    row = dict(name='a', kind='scalar')
+    assert "with metric='rmse', here 'delta1'." in message_of(row, dict(row, metric='delta1'))
 
 
 # -------------------------------------------------------------------------------------------------- who takes them

@@ -12,7 +12,7 @@ from mmseg.datasets import PascalVOCDataset
 from mmseg.utils import get_palette
 
 from mmseg_polyhistor import tasks
-from mmseg_polyhistor.tasks import TaskSpec, get_task, get_tasks, known_tasks, register_task
+from mmseg_polyhistor.tasks import TaskSpec, get_task, get_tasks, known_tasks, register_task, restored_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,7 @@ def test_a_row_cannot_be_changed_in_place() -> None:
         ),
         (lambda: make(channels=0), 'channels must be a positive int, got 0'),
         (lambda: make(channels=2.0), r'channels must be a positive int, got 2\.0'),
+        (lambda: make(channels=256), '256 channels: at most 255 classes fit into uint8 labels'),
         (lambda: binary(channels=2), "kind 'binary' has 1 channel"),
         (lambda: vectors(channels=2), "kind 'unit_vector' has 3 channel"),
         (lambda: quantity(channels=2), "kind 'scalar' has 1 channel"),
@@ -255,3 +256,14 @@ def test_what_is_no_list_of_names(names: Any) -> None:
 def test_a_dict_is_no_row() -> None:
     with pytest.raises(TypeError, match=r"register_task takes a TaskSpec, got \{'name': 'garments'\}"):
         register_task(dict(name='garments'))
+
+
+def test_the_table_is_restored() -> None:
+    """Whatever was registered or replaced, with or without an error; names that are left out are free."""
+    before = {name: get_task(name) for name in known_tasks()}
+    with pytest.raises(KeyError), restored_tasks(without=('semseg', 'no such task')):
+        assert 'semseg' not in known_tasks() and 'normals' in known_tasks()
+        register_task(make())
+        register_task(make('semseg'))
+        raise KeyError
+    assert known_tasks() == tuple(before) and all(get_task(name) is before[name] for name in before)

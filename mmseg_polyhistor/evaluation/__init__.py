@@ -1,6 +1,7 @@
 """Evaluation: accumulators of counts per kind of task, and one composite metric."""
 
-from .accumulators import ACCUMULATORS, Accumulator, build_accumulator
+from .accumulators import ACCUMULATORS, Accumulator, build_accumulator, metrics_of_kind
+from .base import Metric
 from .binary import BinaryAccumulator
 from .boundary import BoundaryAccumulator
 from .gain import REFERENCE_ROWS, multi_task_gain, reference_row
@@ -15,11 +16,13 @@ __all__ = [
     'Accumulator',
     'BinaryAccumulator',
     'BoundaryAccumulator',
+    'Metric',
     'MultiTaskMetric',
     'ScalarAccumulator',
     'SemanticAccumulator',
     'UnitVectorAccumulator',
     'build_accumulator',
+    'metrics_of_kind',
     'multi_task_gain',
     'reference_row',
 ]

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..tasks import TaskSpec
 
-__all__ = ['Accumulator', 'as_map', 'demand_finite', 'demand_range', 'truth_for']
+__all__ = ['Accumulator', 'Metric', 'as_map', 'demand_finite', 'demand_range', 'truth_for']
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What the readers of a metric go by.
+
+    Args:
+        lower_is_better: Whether it is an error. Defaults to False.
+        digits: Decimals in print. Defaults to 2, which suits percent and degrees.
+    """
+
+    lower_is_better: bool = False
+    digits: int = 2
 
 
 class Accumulator(ABC):
@@ -22,7 +36,13 @@ class Accumulator(ABC):
 
     Args:
         spec: The task.
+
+    Attributes:
+        METRICS: What `reduce` reports, in its order, the usual choice for `TaskSpec.metric` first: name -> its direction and
+            digits. No other place tells them.
     """
+
+    METRICS: ClassVar[Mapping[str, Metric]]
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Accumulator, as_map, demand_finite, demand_range, truth_for
+from .base import Accumulator, Metric, as_map, demand_finite, demand_range, truth_for
 
 __all__ = ['THRESHOLDS', 'BinaryAccumulator']
 
@@ -38,6 +38,8 @@ class BinaryAccumulator(Accumulator):
     Averages over images, not over batches, and so the same for any batch size.
     """
 
+    METRICS: ClassVar = dict(mIoU=Metric(), maxF=Metric(), maxF1=Metric())
+
     def prediction(self, pred: Any) -> Tensor:
         """See `Accumulator.prediction`; (1, H, W) in [0, 1], returned as float32."""
         pred = as_map(pred, 1, 'the prediction').float()
@@ -64,7 +66,7 @@ class BinaryAccumulator(Accumulator):
         """See `Accumulator.reduce`; keys `mIoU`, `maxF`, `maxF1`, in percent."""
         counts = [c for c in counts if c.sum()]
         if not counts:
-            return dict.fromkeys(('mIoU', 'maxF', 'maxF1'), float('nan'))
+            return dict.fromkeys(self.METRICS, float('nan'))
         table = np.stack(counts)  # (images, 2, 16)
         above = table[:, :, ::-1].cumsum(axis=2)[:, :, -2::-1]  # (images, 2, 15): pixels above each threshold
         hits, guessed = above[:, 1], above.sum(axis=1)

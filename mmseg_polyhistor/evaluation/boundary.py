@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import maximum_flow
 from torch import Tensor
 
 from ..datasets.thinning import thin
-from .base import Accumulator, as_map, demand_finite, demand_range, truth_for
+from .base import Accumulator, Metric, as_map, demand_finite, demand_range, truth_for
 
 __all__ = ['THRESHOLDS', 'TOLERANCE', 'BoundaryAccumulator', 'BoundaryCounts', 'matched_pixels']
 
@@ -57,6 +57,8 @@ class BoundaryAccumulator(Accumulator):
     alike. Pixels without label are emptied before the thinning: they neither count nor are matched.
     """
 
+    METRICS: ClassVar = dict(odsF=Metric(), odsP=Metric(), odsR=Metric())
+
     def prediction(self, pred: Any) -> Tensor:
         """See `Accumulator.prediction`; (1, H, W) in [0, 1], returned as float32."""
         pred = as_map(pred, 1, 'the prediction').float()
@@ -93,7 +95,7 @@ class BoundaryAccumulator(Accumulator):
         """See `Accumulator.reduce`; keys `odsF`, `odsP`, `odsR`, in percent."""
         best = _best(counts)
         if best is None:
-            return dict.fromkeys(('odsF', 'odsP', 'odsR'), math.nan)
+            return dict.fromkeys(self.METRICS, math.nan)
         _, f, matched, guessed, true = best
         return {
             'odsF': 100 * f,

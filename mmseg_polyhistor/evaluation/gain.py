@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ..tasks import TaskSpec, get_tasks
+from ..tasks import TaskMetric, TaskSpec, get_tasks
 
 __all__ = ['REFERENCE_ROWS', 'multi_task_gain', 'reference_row']
 
@@ -15,11 +15,14 @@ REFERENCE_ROWS: dict[str, dict[str, float]] = {
 """Reference rows by name: per task the value of its `TaskSpec.metric`."""
 
 
-def reference_row(reference: str | Mapping[str, float]) -> dict[str, float]:
+def reference_row(
+    reference: str | Mapping[str, float], tasks: Mapping[str, TaskSpec | TaskMetric] | None = None
+) -> dict[str, float]:
     """The reference row that a config means.
 
     Args:
         reference: A name of `REFERENCE_ROWS`, or the row itself: task -> value of the task's `TaskSpec.metric`.
+        tasks: Tasks by their names, beside those of the table. Defaults to None: there are no others.
 
     Raises:
         ValueError: for an unknown name (the message lists the known ones), an empty row, an unknown task, or a value
@@ -32,7 +35,11 @@ def reference_row(reference: str | Mapping[str, float]) -> dict[str, float]:
             )
         return dict(REFERENCE_ROWS[reference])
     row = dict(reference)
-    for spec in get_tasks(row):
+    known = dict(tasks or {})
+    others = [name for name in row if name not in known]
+    if others or not row:
+        known.update((spec.name, spec) for spec in get_tasks(others))
+    for spec in (known[name] for name in row):
         value = row[spec.name]
         if not isinstance(value, (int, float)) or not value > 0:
             raise ValueError(
@@ -43,7 +50,7 @@ def reference_row(reference: str | Mapping[str, float]) -> dict[str, float]:
 
 
 def multi_task_gain(
-    values: Mapping[str, float], reference: Mapping[str, float], specs: tuple[TaskSpec, ...]
+    values: Mapping[str, float], reference: Mapping[str, float], specs: Sequence[TaskSpec | TaskMetric]
 ) -> float:
     """Mean relative improvement over the reference, in percent.
 

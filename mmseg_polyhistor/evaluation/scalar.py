@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Accumulator, as_map, demand_finite, demand_range, truth_for
+from .base import Accumulator, Metric, as_map, demand_finite, demand_range, truth_for
 
 __all__ = ['RATIOS', 'ScalarAccumulator', 'ScalarCounts']
 
@@ -51,6 +51,11 @@ class ScalarAccumulator(Accumulator):
     All means run over the pixels of the set, not over images. A true 0 (of a task whose ignore value is negative) has no
     relative error: it counts in `rmse` alone.
     """
+
+    METRICS: ClassVar = {
+        **dict.fromkeys(('rmse', 'abs_rel'), Metric(lower_is_better=True, digits=4)),
+        **dict.fromkeys(('delta1', 'delta2', 'delta3'), Metric()),
+    }
 
     def prediction(self, pred: Any) -> Tensor:
         """See `Accumulator.prediction`; (1, H, W), finite, 0 or above."""

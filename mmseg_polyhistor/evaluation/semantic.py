@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
-from .base import Accumulator, as_map, demand_range, truth_for
+from .base import Accumulator, Metric, as_map, demand_range, truth_for
 
 __all__ = ['SemanticAccumulator']
 
@@ -28,6 +28,8 @@ class SemanticAccumulator(Accumulator):
     - `aAcc`: share of the pixels whose class is right.
     - `mAcc`: mean over the classes in the truth of the share of their pixels that is found.
     """
+
+    METRICS: ClassVar = dict(mIoU=Metric(), aAcc=Metric(), mAcc=Metric())
 
     def prediction(self, pred: Any) -> Tensor:
         """See `Accumulator.prediction`; integers (1, H, W) in 0..channels-1."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Accumulator, as_map, demand_finite, truth_for
+from .base import Accumulator, Metric, as_map, demand_finite, truth_for
 
 __all__ = ['LIMITS', 'RESOLUTION', 'AngleCounts', 'UnitVectorAccumulator', 'angles_between']
 
@@ -58,6 +58,11 @@ class UnitVectorAccumulator(Accumulator):
     A prediction of length 0 has no direction; its error counts as 90 degrees, what a zero dot product gives.
     """
 
+    METRICS: ClassVar = {
+        **dict.fromkeys(('mean', 'median', 'rmse'), Metric(lower_is_better=True)),
+        **dict.fromkeys((f'under_{limit:g}' for limit in LIMITS), Metric()),
+    }
+
     def prediction(self, pred: Any) -> Tensor:
         """See `Accumulator.prediction`; (3, H, W), finite, of any length."""
         pred = as_map(pred, 3, 'the prediction')
@@ -95,9 +100,7 @@ class UnitVectorAccumulator(Accumulator):
         """See `Accumulator.reduce`; keys `mean`, `median`, `rmse` in degrees, `under_*` in percent."""
         pixels = sum(c.pixels for c in counts)
         if pixels == 0:
-            return dict.fromkeys(
-                ('mean', 'median', 'rmse', *(f'under_{limit:g}' for limit in LIMITS)), float('nan')
-            )
+            return dict.fromkeys(self.METRICS, float('nan'))
         histogram = np.sum([c.histogram for c in counts], axis=0, dtype=np.int64)
         below = np.sum([c.below for c in counts], axis=0)
         return {

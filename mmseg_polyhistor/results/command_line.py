@@ -10,7 +10,19 @@ from pathlib import Path
 from ..benchmark import read_benchmark
 from ..evaluation.gain import REFERENCE_ROWS
 from .reference import FILES, read_reference
-from .rows import PAPER, Row, make_rows, merge_seeds, paper_rows, protocols
+from .rows import (
+    PAPER,
+    Reference,
+    Row,
+    Tasks,
+    digits,
+    headline_key,
+    make_rows,
+    merge_seeds,
+    paper_rows,
+    protocols,
+    tasks_of,
+)
 from .runs import Run, read_runs
 
 __all__ = ['Collected', 'add_arguments', 'collect']
@@ -91,7 +103,8 @@ def collect(args: argparse.Namespace, index: Path) -> Collected:
     reference = None
     if args.reference:
         select = 'test' if args.select == 'test' else 'last'
-        reference = read_reference(args.reference, remarks, select=select)
+        tasks = {name: task for run in reversed(runs) for name, task in tasks_of(run).items()}
+        reference = read_reference(args.reference, remarks, select=select, tasks=tasks)
     rows = make_rows(
         runs, benchmark, remarks, reference=reference, select=args.select, best_by=args.best_by or 'gain'
     )
@@ -101,7 +114,7 @@ def collect(args: argparse.Namespace, index: Path) -> Collected:
     if reference is None:
         remarks.append('no gain, as there is nothing to compare with: give --reference')
     else:
-        row = ', '.join(f'{task} {value:.2f}' for task, value in reference.items())
+        row = _in_print(reference, tasks)
         notes.append(f'gain: percent over {row} ({" ".join(args.reference)})')
     if len(found := protocols(runs)) > 1:
         lines = [f'{what} ({", ".join(names)})' for what, names in found.items()]
@@ -110,6 +123,12 @@ def collect(args: argparse.Namespace, index: Path) -> Collected:
         rows += paper_rows(benchmark)
         notes.append(_about_paper(args.reference, reference is not None))
     return Collected(runs=runs, rows=tuple(rows), reference=reference, notes=tuple(notes), remarks=remarks)
+
+
+def _in_print(reference: Reference, tasks: Tasks) -> str:
+    """Tasks and values, to the digits of the metric that each value is one of."""
+    metrics = {name: headline_key(task) for name, task in tasks.items()} | reference.metrics
+    return ', '.join(f'{task} {value:.{digits(metrics[task], tasks)}f}' for task, value in reference.items())
 
 
 def _about_paper(reference: Sequence[str] | None, gain: bool) -> str:

@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from ..tasks import get_task
 from .command_line import Collected
 from .labels import place_labels
-from .rows import PAPER, Row, gain_over, headline, headline_key, lower_is_better
+from .rows import PAPER, Row, gain_over, headline, headline_key, lower_is_better, tasks_of
 from .runs import Run
 from .table import metric_name
 
@@ -231,7 +230,7 @@ def draw_validations(runs: Mapping[str, Run], reference: Mapping[str, float] | N
     They stand over the epochs, or over the iterations if one of the runs counts these.
 
     Args:
-        runs: Name in the legend -> run; their tasks must be known, see `make_rows`.
+        runs: Name in the legend -> run; see `tasks_of` for their tasks.
         reference: The row that the gain compares with. Defaults to None: there is no panel of the gain.
 
     Raises:
@@ -240,12 +239,14 @@ def draw_validations(runs: Mapping[str, Run], reference: Mapping[str, float] | N
     by_epoch = all(run.counts_epochs for run in runs.values() if run.validations)
     panels: dict[str, list[Curve]] = {}
     for index, (name, run) in enumerate(runs.items()):
+        tasks = tasks_of(run)
         found: dict[str, list[tuple[float, float]]] = {}
         for validation in run.validations:
             x = validation.step if by_epoch else validation.iteration
-            for task, value in headline(run, validation).items():
-                found.setdefault(headline_key(get_task(task)), []).append((x, value))
-            if (gain := gain_over(reference, headline(run, validation))) is not None:
+            values = headline(run, validation, tasks)
+            for task, value in values.items():
+                found.setdefault(headline_key(tasks[task]), []).append((x, value))
+            if (gain := gain_over(reference, values, tasks)) is not None:
                 found.setdefault('gain', []).append((x, gain))
         for metric, pairs in found.items():
             x, y = zip(*pairs, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import mmengine
 
 from ..evaluation.gain import REFERENCE_ROWS, reference_row
-from .rows import Reading, headline, same_but_seed
+from .rows import Reading, Reference, Tasks, headline_key, same_but_seed
 from .runs import read_runs
 
 __all__ = ['read_reference']
@@ -17,7 +17,9 @@ __all__ = ['read_reference']
 FILES = ('.json', '.yml', '.yaml')
 
 
-def read_reference(sources: Sequence[str], remarks: list[str], *, select: str = 'last') -> dict[str, float]:
+def read_reference(
+    sources: Sequence[str], remarks: list[str], *, select: str = 'last', tasks: Tasks | None = None
+) -> Reference:
     """Task -> value of the task's `TaskSpec.metric`.
 
     Args:
@@ -26,6 +28,7 @@ def read_reference(sources: Sequence[str], remarks: list[str], *, select: str = 
             config the mean counts.
         remarks: Takes what the reader should know.
         select: Which results of runs count: 'last' validation or 'test'. Defaults to 'last'.
+        tasks: Tasks that a file may name beside those of the table. Defaults to None: no others.
 
     Raises:
         FileNotFoundError: if a source is no name, file or folder, or a folder without runs.
@@ -33,9 +36,9 @@ def read_reference(sources: Sequence[str], remarks: list[str], *, select: str = 
             message names them.
     """
     if len(sources) == 1 and sources[0] in REFERENCE_ROWS:
-        return reference_row(sources[0])
+        return Reference(reference_row(sources[0]), {})
     if len(sources) == 1 and Path(sources[0]).suffix in FILES and Path(sources[0]).is_file():
-        return _from_file(Path(sources[0]))
+        return _from_file(Path(sources[0]), tasks)
     for source in sources:
         if not Path(source).is_dir():
             raise FileNotFoundError(
@@ -45,22 +48,22 @@ def read_reference(sources: Sequence[str], remarks: list[str], *, select: str = 
     return _from_runs(sources, remarks, select)
 
 
-def _from_file(path: Path) -> dict[str, float]:
+def _from_file(path: Path, tasks: Tasks | None) -> Reference:
     try:
         row = mmengine.load(path)
         if not isinstance(row, dict):
             raise ValueError(f'it must map tasks to values, got {row!r}')
-        return reference_row(row)
+        return Reference(reference_row(row, tasks), {})
     except Exception as e:  # the parsers of JSON and YAML raise their own kinds
         raise ValueError(f'--reference {path}: {e}') from e
 
 
-def _from_runs(sources: Sequence[str], remarks: list[str], select: str) -> dict[str, float]:
+def _from_runs(sources: Sequence[str], remarks: list[str], select: str) -> Reference:
     found: dict[str, list[tuple[Reading, float]]] = {}
     for run in read_runs(sources):
         reading = Reading(run)
         chosen = reading.choose(select)
-        values = headline(run, chosen)
+        values = reading.headline(chosen)
         if not values:
             raise ValueError(f'--reference {run.folder}: the run has no result of any task')
         for task, value in values.items():
@@ -71,9 +74,10 @@ def _from_runs(sources: Sequence[str], remarks: list[str], select: str) -> dict[
             remarks.append(
                 f'reference {run.name}: {len(values)} tasks share its {backbone}, so that it is no single-task run'
             )
-    row = {}
+    row, specs = {}, {}
     for task, readings in found.items():
         first = readings[0][0].run
+        specs[task] = readings[0][0].tasks[task]
         for other in (reading.run for reading, _ in readings[1:]):
             if not same_but_seed(first, other):
                 raise ValueError(
@@ -84,6 +88,7 @@ def _from_runs(sources: Sequence[str], remarks: list[str], select: str) -> dict[
         if len(readings) > 1:
             remarks.append(f'reference: {task} is the mean of {len(readings)} runs')
     try:
-        return reference_row(row)
+        metrics = {task: headline_key(spec) for task, spec in specs.items()}
+        return Reference(reference_row(row, specs), metrics)
     except ValueError as e:  # a nan, a value of 0
         raise ValueError(f'--reference {" ".join(sources)}: {e}') from e

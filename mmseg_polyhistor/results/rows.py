@@ -6,7 +6,8 @@ import copy
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,19 @@ from mmengine.utils import import_modules_from_strings
 
 from ..benchmark import BenchmarkRow, count_config
 from ..engine.param_count import ParameterCounts
+from ..evaluation.accumulators import ACCUMULATORS, metrics_of_kind
+from ..evaluation.base import Metric
 from ..evaluation.gain import multi_task_gain
-from ..tasks import TaskSpec, get_task, get_tasks, known_tasks
+from ..task_rows import metric_of_row
+from ..tasks import KINDS, TaskMetric, TaskSpec, get_task, get_tasks, known_tasks, restored_tasks
 from .runs import Evaluation, Run
 
 __all__ = [
     'PAPER',
     'Reading',
+    'Reference',
     'Row',
+    'digits',
     'gain_over',
     'headline',
     'headline_key',
@@ -34,7 +40,9 @@ __all__ = [
     'merge_seeds',
     'paper_rows',
     'protocols',
+    'recipe',
     'same_but_seed',
+    'tasks_of',
 ]
 
 PAPER = "the Polyhistor paper's, PASCAL-Context, Swin-T"
@@ -43,7 +51,79 @@ OF_THE_START = (
     'randomness', 'work_dir', 'resume', 'launcher', 'log_level', 'log_processor', 'env_cfg', 'experiment_name',
     'visualizer', 'vis_backends', 'default_hooks', 'custom_imports',
 )  # fmt: skip
-LESS = ('mean', 'median', 'rmse', 'abs_rel', 'mse', 'mae', 'loss')  # metrics that are errors
+FINE = 4  # digits of a metric whose unit is not known
+
+Tasks = Mapping[str, TaskSpec | TaskMetric]
+
+
+def table_of_tasks() -> dict[str, TaskSpec | TaskMetric]:
+    """The registered tasks by their names."""
+    return {name: get_task(name) for name in known_tasks()}
+
+
+def tasks_of(run: Run) -> dict[str, TaskSpec | TaskMetric]:
+    """The tasks that a run's results are of, by their names: those of the table, and those that its config defines.
+
+    The rows of `new_tasks` stand before tasks of the same name, and count whether or not a model can be built by them.
+    """
+    if run.config is None:
+        return table_of_tasks()
+    with suppress(Exception):  # which `Reading` tells, as the model cannot be built then
+        _import_modules(run.config)
+    own: dict[str, TaskMetric] = {}
+    for row in _own_rows(run.config.to_dict()):
+        with suppress(ValueError):  # likewise
+            own.setdefault(row['name'], metric_of_row(row))
+    return table_of_tasks() | own
+
+
+def _own_rows(part: Any) -> Iterator[Mapping[str, Any]]:
+    """The rows of all `new_tasks` in a part of a config: those of a model, of data sets, and a variable of this name."""
+    if isinstance(part, Mapping):
+        rows = part.get('new_tasks')
+        if isinstance(rows, (list, tuple)):
+            yield from (row for row in rows if isinstance(row, Mapping) and isinstance(row.get('name'), str))
+    if isinstance(part, (Mapping, list, tuple)):
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            yield from _own_rows(inner)
+
+
+def _import_modules(config: Config) -> None:
+    if imports := config.get('custom_imports'):
+        import_modules_from_strings(**imports)
+
+
+def _lost_tasks(values: Mapping[str, float], tasks: Tasks) -> dict[str, TaskMetric]:
+    """Tasks that are not known, by what was logged of them: each with the usual metric of an accumulator that reports all that."""
+    logged: dict[str, set[str]] = {}
+    for key in values:
+        task, _, metric = key.partition('.')
+        if metric and task not in tasks:
+            logged.setdefault(task, set()).add(metric)
+    found = {}
+    for task, metrics in logged.items():
+        for kind in KINDS:
+            for cls in ACCUMULATORS[kind]:
+                usual, *_ = cls.METRICS
+                if usual in metrics and metrics <= set(cls.METRICS):
+                    less = cls.METRICS[usual].lower_is_better
+                    found.setdefault(
+                        task, TaskMetric(name=task, kind=kind, metric=usual, lower_is_better=less)
+                    )
+    return found
+
+
+class Reference(dict[str, float]):
+    """The row that the gain compares with: task -> value.
+
+    Args:
+        values: The row.
+        metrics: Task -> the metric that its value is one of, such as 'semseg.mIoU', where that is known.
+    """
+
+    def __init__(self, values: Mapping[str, float], metrics: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.metrics = dict(metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +143,7 @@ class Row:
         runs: How many runs it is the mean of. Defaults to 1.
         spread: Metric -> standard deviation over the runs (of the sample: n - 1). Defaults to {}.
         paper: Whether it is a row of the paper, and none of ours. Defaults to False.
+        known: The tasks that the metrics may be of, by their names. Defaults to those of the table.
     """
 
     method: str
@@ -77,41 +158,103 @@ class Row:
     runs: int = 1
     spread: Mapping[str, float] = field(default_factory=dict)
     paper: bool = False
+    known: Tasks = field(default_factory=table_of_tasks, repr=False)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks whose `TaskSpec.metric` is among the values."""
-        return tuple(name for name in known_tasks() if headline_key(get_task(name)) in self.values)
+        return tuple(name for name, task in self.known.items() if headline_key(task) in self.values)
 
 
-def headline_key(spec: TaskSpec) -> str:
+def headline_key(spec: TaskSpec | TaskMetric) -> str:
     """The metric of a task that the gain uses, such as 'semseg.mIoU'."""
     return f'{spec.name}.{spec.metric}'
 
 
-def lower_is_better(metric: str) -> bool:
-    """Direction of a metric such as 'normals.mean': of the task's own metric as its row says, of others by their name."""
+def lower_is_better(metric: str, tasks: Tasks | None = None) -> bool | None:
+    """Direction of a metric such as 'normals.mean': as its task's accumulator tells, or else those that have its name.
+
+    Args:
+        metric: The metric.
+        tasks: The tasks that it may be of, by their names. Defaults to None: those of the table.
+
+    Returns:
+        None where no accumulator reports such a metric.
+    """
+    if metric == 'gain':
+        return False
+    tasks = table_of_tasks() if tasks is None else tasks
     task, _, name = metric.partition('.')
-    if task in known_tasks() and get_task(task).metric == name:
-        return get_task(task).lower_is_better
-    return (name or metric) in LESS
+    if task in tasks and tasks[task].metric == name:
+        return tasks[task].lower_is_better
+    told = {found.lower_is_better for found in _told(metric, tasks)}
+    return told.pop() if len(told) == 1 else None
 
 
-def headline(run: Run, evaluation: Evaluation | None) -> dict[str, float]:
-    """Task -> value of its `TaskSpec.metric`, in the order of the run's config."""
+def digits(metric: str, tasks: Tasks | None = None) -> int:
+    """Decimals of a metric in print; see `lower_is_better`."""
+    if metric == 'gain':
+        return 2
+    return max((m.digits for m in _told(metric, table_of_tasks() if tasks is None else tasks)), default=FINE)
+
+
+def _told(metric: str, tasks: Tasks) -> list[Metric]:
+    """What accumulators tell about a metric: those of its task's kind, or of all kinds where the task is not known."""
+    task, _, name = metric.partition('.')
+    kinds = [tasks[task].kind] if task in tasks else KINDS
+    name = name or metric
+    return [found[name] for found in map(metrics_of_kind, kinds) if name in found]
+
+
+def headline(run: Run, evaluation: Evaluation | None, tasks: Tasks | None = None) -> dict[str, float]:
+    """Task -> value of its `TaskSpec.metric`, in the order of the run's config.
+
+    Args:
+        run: The run.
+        evaluation: One of its evaluations; None gives no value.
+        tasks: What `tasks_of` gives for the run. Defaults to None: that.
+    """
+    tasks = tasks_of(run) if tasks is None else tasks
     values = evaluation.values if evaluation else {}
-    of_config = [name for name in (run.config or {}).get('tasks') or () if name in known_tasks()]
-    names = dict.fromkeys([*of_config, *known_tasks()])
+    of_config = [name for name in (run.config or {}).get('tasks') or () if name in tasks]
     return {
-        name: values[headline_key(get_task(name))] for name in names if headline_key(get_task(name)) in values
+        name: values[headline_key(tasks[name])]
+        for name in dict.fromkeys([*of_config, *tasks])
+        if headline_key(tasks[name]) in values
     }
 
 
-def gain_over(reference: Mapping[str, float] | None, values: Mapping[str, float]) -> float | None:
-    """The multi-task gain in percent over the tasks of `values`; None without a reference, or if it lacks one of them."""
+def gain_over(
+    reference: Mapping[str, float] | None, values: Mapping[str, float], tasks: Tasks | None = None
+) -> float | None:
+    """The multi-task gain in percent over the tasks of `values`.
+
+    Args:
+        reference: What it compares with.
+        values: Task -> value of its `TaskSpec.metric`.
+        tasks: The tasks by their names, see `tasks_of`. Defaults to None: those of the table.
+
+    Returns:
+        None without a reference, or if it lacks one of the tasks, or is known to hold another metric of it.
+
+    Raises:
+        ValueError: if a task of `values` is not known.
+    """
     if reference is None or not values or not set(values) <= set(reference):
         return None
-    return multi_task_gain(values, reference, get_tasks(values))
+    specs = get_tasks(values) if tasks is None else [tasks[name] for name in values]
+    if _other_metrics(reference, specs):
+        return None
+    return multi_task_gain(values, reference, specs)
+
+
+def _other_metrics(
+    reference: Mapping[str, float], specs: Iterable[TaskSpec | TaskMetric]
+) -> list[tuple[str, str]]:
+    """The metrics of a reference that are others than the tasks', each with the task's."""
+    metrics = reference.metrics if isinstance(reference, Reference) else {}
+    pairs = [(metrics.get(spec.name, headline_key(spec)), headline_key(spec)) for spec in specs]
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 class Reading:
@@ -122,6 +265,7 @@ class Reading:
         reference: The row that the gain compares with. Defaults to None: there is no gain.
 
     Attributes:
+        tasks: What `tasks_of` gives.
         counts: The parameters of its model, counted without its weights; None where that failed.
         remarks: What the reader should know.
     """
@@ -129,6 +273,7 @@ class Reading:
     def __init__(self, run: Run, reference: Mapping[str, float] | None = None) -> None:
         self.run, self.reference = run, reference
         self.remarks: list[str] = []
+        self.tasks = tasks_of(run)
         self.counts = self._count()
 
     def _count(self) -> ParameterCounts | None:
@@ -139,18 +284,23 @@ class Reading:
             self.remarks.append('its config has no model: no parameters')
             return None
         try:
-            if imports := config.get('custom_imports'):
-                import_modules_from_strings(**imports)
+            _import_modules(config)
             init_default_scope(config.get('default_scope', 'mmseg'))
-            return count_config(config)
+            own = [row['name'] for row in _own_rows(config.to_dict()['model'])]
+            with restored_tasks(without=own):  # tasks that its model registers are no other run's
+                return count_config(config)
         except Exception as e:  # the code of a model may raise anything, and the results stand without it
             self.remarks.append(f'its parameters cannot be counted: {type(e).__name__}: {e}')
             return None
 
+    def headline(self, evaluation: Evaluation | None) -> dict[str, float]:
+        """See `headline`."""
+        return headline(self.run, evaluation, self.tasks)
+
     def values(self, evaluation: Evaluation) -> dict[str, float]:
         """All metrics, with the gain over the reference: what the run itself logged as 'gain' had its own reference."""
         values = {key: value for key, value in evaluation.values.items() if key != 'gain'}
-        gain = gain_over(self.reference, headline(self.run, evaluation))
+        gain = gain_over(self.reference, self.headline(evaluation), self.tasks)
         return values if gain is None else {**values, 'gain': gain}
 
     def choose(self, select: str, best_by: str = 'gain') -> Evaluation | None:
@@ -165,8 +315,8 @@ class Reading:
             None if there is none.
 
         Raises:
-            ValueError: if no validation has the metric `best_by`; the message says what to do. Where it is nan in all of
-                them, the last one counts, and a remark tells.
+            ValueError: if no validation has the metric `best_by`, or its direction is not known; the message says what to
+                do. Where it is nan in all of them, the last one counts, and a remark tells.
         """
         run = self.run
         if select == 'test':
@@ -187,7 +337,13 @@ class Reading:
                 f'{run.folder}: no validation has {best_by!r}, which the best one is chosen by. Give --reference for the '
                 f'gain, or --best-by with one of {known}'
             )
-        return scores[min(finite) if lower_is_better(best_by) else max(finite)]
+        less = lower_is_better(best_by, self.tasks)
+        if less is None:
+            raise ValueError(
+                f'{run.folder}: whether a higher or a lower {best_by!r} is better is not known, as no accumulator of '
+                'mmseg_polyhistor reports it: choose the best by another metric'
+            )
+        return scores[min(finite) if less else max(finite)]
 
 
 def make_rows(
@@ -220,6 +376,11 @@ def make_rows(
         remarks += [f'{run.name}: {text}' for text in (*run.remarks, *reading.remarks)]
         remarks += [f'{run.name}: {text}' for text in _about_results(reading, chosen, select)]
         counts = reading.counts
+        lost = _lost_tasks(chosen.values, reading.tasks) if chosen else {}
+        remarks += [
+            f'{run.name}: the task {name!r} is not known: the table shows its {task.metric}, and no gain counts it'
+            for name, task in lost.items()
+        ]
         rows.append(
             Row(
                 method=_method(run, benchmark),
@@ -231,6 +392,7 @@ def make_rows(
                 seconds=run.seconds_per_iteration,
                 memory=run.memory,
                 trained=str(run.progress or ''),
+                known={**reading.tasks, **lost},
             )
         )
     print(file=sys.stderr)  # the bar ends without a line break
@@ -238,7 +400,7 @@ def make_rows(
 
 
 def _about_results(reading: Reading, chosen: Evaluation | None, select: str) -> list[str]:
-    found_tasks, reference = headline(reading.run, chosen), reading.reference
+    found_tasks, reference = reading.headline(chosen), reading.reference
     if chosen is None:
         return ['no result' + (' of a test' if select == 'test' else '')]
     if not found_tasks:
@@ -248,6 +410,8 @@ def _about_results(reading: Reading, chosen: Evaluation | None, select: str) -> 
         return found
     if lacking := [task for task in found_tasks if task not in reference]:
         found.append(f'no gain: the reference has no {", ".join(lacking)}')
+    elif others := _other_metrics(reference, [reading.tasks[task] for task in found_tasks]):
+        found += [f'no gain: the reference holds {theirs}, and not {ours}' for theirs, ours in others]
     elif absent := [task for task in reference if task not in found_tasks]:
         found.append(f'its gain is the mean over {", ".join(found_tasks)}, without {", ".join(absent)}')
     return found
@@ -278,13 +442,12 @@ def _method(run: Run, benchmark: Sequence[BenchmarkRow]) -> str:
 # -------------------------------------------------------------------------------------------------------- seeds
 def same_but_seed(one: Run, other: Run) -> bool:
     """Whether two runs are of one config, up to the seed and what does not change the training."""
-    return _recipe(one) is not None and _recipe(one) == _recipe(other)
+    return one.config is not None and other.config is not None and recipe(one.config) == recipe(other.config)
 
 
-def _recipe(run: Run) -> dict[str, Any] | None:
-    if run.config is None:
-        return None
-    return {key: value for key, value in run.config.to_dict().items() if key not in OF_THE_START}
+def recipe(config: Config) -> dict[str, Any]:
+    """The entries of a config that decide what is trained, and how, up to the seed."""
+    return {key: value for key, value in config.to_dict().items() if key not in OF_THE_START}
 
 
 def merge_seeds(runs: Sequence[Run], rows: Sequence[Row], remarks: list[str]) -> list[Row]:

@@ -159,7 +159,8 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[Run, ...]:
     """Read all runs at and below some folders, with a progress bar on stderr.
 
     What a test left in a folder of its own goes to the run whose checkpoint it took, or inside which it lies with the same
-    model; else it is a run of its own.
+    model; of several that fit (by a relative path of the checkpoint), to the one whose path shares most with the test's.
+    Else, or if several share as much, it is a run of its own.
 
     Raises:
         FileNotFoundError: see `find_runs`.
@@ -178,16 +179,28 @@ def _give_tests_to_their_runs(runs: Sequence[Run]) -> tuple[Run, ...]:
     kept: dict[Path, Run] = {run.folder: run for run in runs}
     trained = [run for run in runs if run.progress is not None]
     for test in runs:
-        owner = next((run for run in trained if _tested_by(run, test)), None)
-        if test.progress is None and test.tests and owner is not None:
+        if test.progress is not None or not test.tests:
+            continue
+        owners = _nearest([run for run in trained if _tested_by(run, test)], test.folder)
+        if len(owners) > 1:
+            names = ', '.join(run.name for run in owners)
+            remark = f'its checkpoint {test.config.load_from!r} may be one of {names}: it is a row of its own'
+            kept[test.folder] = replace(test, remarks=(*test.remarks, remark))
+        elif owners:
             del kept[test.folder]
-            run = kept[owner.folder]
-            kept[owner.folder] = replace(
+            run = kept[owners[0].folder]
+            kept[run.folder] = replace(
                 run,
                 tests=tuple(sorted((*run.tests, *test.tests), key=lambda found: found.stamp)),
                 remarks=(*run.remarks, *test.remarks),
             )
     return tuple(kept.values())
+
+
+def _nearest(runs: Sequence[Run], folder: Path) -> list[Run]:
+    """The runs whose paths share the longest beginning with a folder's."""
+    shared = [len(Path(os.path.commonpath([run.folder, folder])).parts) for run in runs]
+    return [run for run, length in zip(runs, shared, strict=True) if length == max(shared)]
 
 
 def _tested_by(run: Run, test: Run) -> bool:

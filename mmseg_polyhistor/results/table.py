@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..profiling.text_table import csv_table, latex_table, text_table
-from ..tasks import get_task
-from .rows import Row, headline_key, lower_is_better
+from .rows import Row, Tasks, digits, headline_key, lower_is_better
 
 __all__ = ['FORMATS', 'metric_name', 'metrics_of', 'results_table']
 
@@ -28,13 +27,14 @@ class Column:
 
 def metrics_of(rows: Sequence[Row], more: Sequence[str] = ()) -> list[str]:
     """The metrics that a table of rows shows: that of every task which a row has, and further ones."""
-    tasks = dict.fromkeys(task for row in rows for task in row.tasks)
-    return list(dict.fromkeys([*(headline_key(get_task(task)) for task in tasks), *more]))
+    return list(
+        dict.fromkeys([*(headline_key(row.known[task]) for row in rows for task in row.tasks), *more])
+    )
 
 
-def metric_name(metric: str) -> str:
-    """A metric in print: 'normals mean ↓'; the arrow tells that lower is better."""
-    return metric.replace('.', ' ', 1) + (' ↓' if lower_is_better(metric) else '')
+def metric_name(metric: str, tasks: Tasks | None = None) -> str:
+    """A metric in print: 'normals mean ↓'; the arrow tells that lower is better. See `lower_is_better`."""
+    return metric.replace('.', ' ', 1) + (' ↓' if lower_is_better(metric, tasks) else '')
 
 
 def results_table(
@@ -50,7 +50,7 @@ def results_table(
 
     Args:
         rows: The rows.
-        form: One of `FORMATS`. CSV has all digits, and plain heads; the others are rounded for reading.
+        form: One of `FORMATS`. CSV has all digits, and plain heads; the others are rounded for reading, each metric to its `digits`.
         gain: Whether there is a column of gains.
         spread: Whether rows are means over runs: their standard deviations and numbers are shown. Defaults to False.
         metrics: Further metrics than those of the tasks, such as 'normals.rmse'. Defaults to none.
@@ -78,10 +78,11 @@ def _columns(rows: Sequence[Row], gain: bool, spread: bool, metrics: Sequence[st
         Column('method', 'method', _marked_method, lambda row: row.method, left=True),
         Column('run', 'run', lambda row: row.name, lambda row: row.name, left=True),
     ]
+    tasks = {name: task for row in reversed(rows) for name, task in row.known.items()}
     for metric in metrics_of(rows, metrics):
-        columns += _metric(metric, metric_name(metric), '.2f', spread)
+        columns += _metric(metric, metric_name(metric, tasks), '', spread)
     if gain:
-        columns += _metric('gain', 'gain %', '+.2f', spread)
+        columns += _metric('gain', 'gain %', '+', spread)
     columns += [
         _parameters('encoder', 'encoder', 'encoder_parameters'),
         _parameters('total', 'all', 'parameters'),
@@ -105,12 +106,13 @@ def _marked_method(row: Row) -> str:
     return f'{row.method} (paper)' if row.paper else row.method
 
 
-def _metric(metric: str, head: str, digits: str, spread: bool) -> list[Column]:
+def _metric(metric: str, head: str, sign: str, spread: bool) -> list[Column]:
     def cell(row: Row) -> str:
         if metric not in row.values:
             return EMPTY
-        text = format(row.values[metric], digits)
-        return f'{text} ± {row.spread[metric]:.2f}' if metric in row.spread else text
+        places = digits(metric, row.known)
+        text = f'{row.values[metric]:{sign}.{places}f}'
+        return f'{text} ± {row.spread[metric]:.{places}f}' if metric in row.spread else text
 
     columns = [Column(head, metric, cell, lambda row: row.values.get(metric))]
     if spread:

@@ -49,6 +49,7 @@ METRIC = {
     'unit_vector': ['mean'],
     'scalar': ['rmse'],
 }
+ERRORS = ('mean', 'rmse')
 
 
 @st.composite
@@ -74,7 +75,7 @@ def sound_rows(draw: st.DrawFn) -> dict[str, Any]:
         flip=draw(st.sampled_from(['keep', 'negate_x'])) if kind == 'unit_vector' else 'keep',
         rotate=draw(st.sampled_from(['keep', 'turn_xy'])) if kind == 'unit_vector' else 'keep',
         zoom=draw(st.sampled_from(['keep', 'divide'])) if kind == 'scalar' else 'keep',
-        lower_is_better=draw(st.booleans()),
+        lower_is_better=METRIC[kind][0] in ERRORS,
         classes=tuple(draw(st.lists(st.text(max_size=5), min_size=number, max_size=number))),
         palette=tuple(draw(st.lists(colour, min_size=number, max_size=number))),
     )
@@ -164,11 +165,12 @@ def test_other_rows_are_refused_with_the_name_of_a_field(
         names = {'name', 'class names', 'palette colours', 'vectors', 'channel(s)', *FIELDS}
         assert any(re.search(re.escape(name), message) for name in names), message
         return
-    # What no row can know of itself: whether the registry has such a loss, and an accumulator such a metric.
+    # What no row can know of itself: whether the registry has such a loss, and an accumulator such a metric, and its direction.
     if 'loss' in changes:
         spec = dataclasses.replace(spec, loss=dict(type=LOSS[spec.kind]))
     if 'metric' in changes or 'kind' in changes:
         spec = dataclasses.replace(spec, metric=METRIC[spec.kind][0])
+    spec = dataclasses.replace(spec, lower_is_better=spec.metric in ERRORS)
     if 'kind' in changes:
         spec = dataclasses.replace(spec, loss=dict(type=LOSS[spec.kind]))
     if spec.channels <= 32:  # larger ones are as good, and slow

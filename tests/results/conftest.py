@@ -98,3 +98,30 @@ def make_run(tmp_path):
         return folder
 
     return make
+
+
+# a model of one task that its config defines
+OWN = """
+model = dict(
+    type='MultiTaskSegmentor', tasks=tasks, new_tasks=[{row!r}],
+    backbone=dict(
+        type='AdaptedSwin', arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4), tasks=tasks,
+        adapter=dict(type='LoRA', rank=2)),
+    decode_heads=dict(type='AllMLPHead', in_channels=[8, 16, 32, 64], channels=8),
+    data_preprocessor=dict(type='MultiTaskDataPreProcessor'))
+{more}
+"""
+
+
+@pytest.fixture
+def make_own_run(make_run):
+    """A function: the row of a task, and the metrics of its last two validations, or the last -> a work dir."""
+
+    def make(name, row, *validations, more='', **options):
+        rows = [train(20, 2)]
+        for step, values in enumerate(validations, start=3 - len(validations)):
+            rows.append({**{f'{row["name"]}.{key}': value for key, value in values.items()}, 'step': step})
+        text = OWN.format(row=row, more=more)
+        return make_run(name, {'20260101_000000': rows}, tasks=(row['name'],), more=text, **options)
+
+    return make

@@ -166,6 +166,13 @@ def test_validations_by_task_with_the_gain(runs):
     assert 'gain over single-task models (%)' not in panels(draw_validations(runs))
 
 
+def test_validations_of_a_task_that_the_config_defines(make_own_run):
+    folder = make_own_run('a', dict(name='deep', kind='scalar', metric='delta1'), dict(rmse=0.5, delta1=80.0))
+    found = panels(draw_validations({'a': read_run(folder)}, dict(deep=64.0)))
+    assert data(found['deep delta1']) == [[(2, 80.0)]]
+    assert data(found['gain over single-task models (%)']) == [[(2, 25.0)]]
+
+
 def test_validations_over_iterations_if_one_run_counts_these(runs, make_run, lines):
     more = 'train_cfg = dict(max_iters=9)\ndefault_hooks = dict(logger=dict(log_metric_by_epoch=False))\n'
     other = make_run('other', {START: [lines.train(5), lines.val(8, 1.0, 1.0)]}, more=more)

@@ -6,6 +6,8 @@ import pytest
 
 from mmseg_polyhistor.evaluation import REFERENCE_ROWS
 from mmseg_polyhistor.results.reference import read_reference
+from mmseg_polyhistor.results.rows import tasks_of
+from mmseg_polyhistor.results.runs import read_run
 
 START = '20260101_000000'
 PRESET = 'paper_pascal_context_swin_t'
@@ -119,3 +121,28 @@ def test_an_unfinished_reference_is_told(make_run, lines):
     remarks = []
     read_reference([str(folder)], remarks)
     assert 'reference method/config: unfinished: 1/2 epochs' in remarks
+
+
+def test_tasks_that_configs_define(make_own_run, tmp_path):
+    """A file may name them if the runs do; the metric of a run's value is kept."""
+    deep = dict(name='deep', kind='scalar', metric='delta1')
+    folder = make_own_run('r/one', deep, dict(rmse=0.5, delta1=80.0))
+    found = read_reference([str(folder)], [])
+    assert found == dict(deep=80.0) and found.metrics == dict(deep='deep.delta1')
+    path = tmp_path / 'row.json'
+    path.write_text('{"deep": 75.0}')
+    tasks = tasks_of(read_run(folder))
+    assert read_reference([str(path)], [], tasks=tasks) == dict(deep=75.0)
+    with pytest.raises(ValueError, match="unknown task 'deep'"):
+        read_reference([str(path)], [])
+
+
+def test_runs_whose_task_has_two_metrics_are_no_reference(make_own_run):
+    one, other = (
+        make_own_run(
+            f'r/{metric}', dict(name='deep', kind='scalar', metric=metric), dict(rmse=0.5, delta1=80.0)
+        )
+        for metric in ('rmse', 'delta1')
+    )
+    with pytest.raises(ValueError, match="different configs, and both have the task 'deep'"):
+        read_reference([str(one), str(other)], [])

@@ -9,6 +9,7 @@ import pytest
 
 from mmseg_polyhistor.benchmark import BenchmarkRow, read_benchmark
 from mmseg_polyhistor.results.rows import (
+    Reference,
     gain_over,
     lower_is_better,
     make_rows,
@@ -17,7 +18,8 @@ from mmseg_polyhistor.results.rows import (
     protocols,
 )
 from mmseg_polyhistor.results.runs import read_run, read_runs
-from mmseg_polyhistor.tasks import _TASKS, TaskSpec
+from mmseg_polyhistor.results.table import metrics_of
+from mmseg_polyhistor.tasks import known_tasks
 
 TEST, NEXT = '20260201_000000', '20260202_000000'
 REFERENCE = dict(semseg=40.0, normals=20.0)
@@ -165,23 +167,79 @@ def test_parameters_of_a_real_config(make_run, rows_of, repo):
     assert (row.encoder, row.total) == (recorded.encoder, recorded.total)
 
 
-def test_a_task_that_the_model_brings_along(make_run, rows_of, lines):
-    """Tasks of a config are known once its model is built: `new_tasks` of the segmentor."""
-    model = """
-model = dict(
-    type='MultiTaskSegmentor', tasks=('clouds',), new_tasks=[dict(name='clouds', kind='binary')],
-    backbone=dict(
-        type='AdaptedSwin', arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4), tasks=('clouds',),
-        adapter=dict(type='LoRA', rank=2)),
-    decode_heads=dict(type='AllMLPHead', in_channels=[8, 16, 32, 64], channels=8),
-    data_preprocessor=dict(type='MultiTaskDataPreProcessor'))
-"""
-    starts = {'20260101_000000': [lines.train(20, 2), {'clouds.mIoU': 12.0, 'step': 2}]}
-    try:
-        (row,), remarks = rows_of(make_run(starts=starts, tasks=('clouds',), more=model))
-        assert row.tasks == ('clouds',) and remarks == [] and row.total > 0
-    finally:
-        _TASKS.pop('clouds', None)
+CLOUDS = dict(name='clouds', kind='binary')
+MAPS = dict(name='maps', kind='semantic')
+
+
+def test_a_task_that_the_config_brings_along(make_own_run, rows_of):
+    before = known_tasks()
+    (row,), remarks = rows_of(
+        make_own_run('a/b', CLOUDS, dict(mIoU=12.0, maxF=30.0)), reference=dict(clouds=10.0)
+    )
+    assert row.tasks == ('clouds',) and remarks == [] and row.total > 0
+    assert row.values['gain'] == pytest.approx(20.0)
+    assert known_tasks() == before  # another run's are others
+
+
+def test_tasks_of_one_name_are_each_runs_own(make_own_run, rows_of):
+    """They differ in the number of classes; both models are built, in either order."""
+    folders = [make_own_run(f'r/{n}', dict(MAPS, channels=n), dict(mIoU=40.0, aAcc=90.0)) for n in (4, 9)]
+    found = {}
+    for order in (folders, folders[::-1]):
+        rows, remarks = rows_of(*order)
+        assert remarks == [] and all(row.tasks == ('maps',) for row in rows)
+        found.update({(row.name, order is folders): row.total for row in rows})
+    assert found['r/4', True] == found['r/4', False]
+    assert found['r/9', True] == found['r/9', False]
+    assert found['r/9', True] - found['r/4', True] == 5 * (8 + 1)  # the classifier's weights and biases
+
+
+def test_a_task_whose_model_cannot_be_built_has_its_results(make_own_run, rows_of, tmp_path):
+    """The file of its classes was moved: no parameters, all the rest."""
+    gone = dict(MAPS, classes=str(tmp_path / 'classes.txt'), metric='mAcc')
+    folder = make_own_run('a/b', gone, dict(mIoU=40.0, aAcc=90.0, mAcc=60.0))
+    (row,), remarks = rows_of(folder, reference=dict(maps=50.0))
+    assert row.tasks == ('maps',) and row.total is None
+    assert row.values['gain'] == pytest.approx(20.0)
+    (told,) = remarks
+    assert 'its parameters cannot be counted: FileNotFoundError: ' in told and 'classes.txt' in told
+    assert metrics_of([row]) == ['maps.mAcc']
+
+
+@pytest.mark.parametrize(('metric', 'gain', 'best'), [('delta1', 12.5, 2), ('rmse', -12.5, 1)])
+def test_direction_and_metric_are_those_of_the_runs_row(make_own_run, rows_of, metric, gain, best):
+    row = dict(name='deep', kind='scalar', metric=metric)
+    values = [dict(rmse=value, abs_rel=0.1, delta1=value) for value in (80.0, 90.0)]
+    folder = make_own_run('a/b', row, *values)
+    (found,), _ = rows_of(folder, reference=dict(deep=80.0))
+    assert found.values['gain'] == pytest.approx(gain)
+    for by in ('gain', f'deep.{metric}'):
+        (found,), _ = rows_of(folder, reference=dict(deep=80.0), select='best', best_by=by)
+        assert found.source == f'val, epoch {best}'
+
+
+def test_a_broken_row_costs_its_task_alone(make_own_run, rows_of):
+    for number, row in enumerate([dict(name='odd', kind='oddity'), dict(name='odd', kind=['binary'])]):
+        (found,), remarks = rows_of(make_own_run(f'r/{number}', row, dict(oddness=1.0)))
+        assert found.tasks == () and found.values == {'odd.oddness': 1.0}
+        assert any('kind must be one of' in remark for remark in remarks)
+
+
+def test_a_task_that_is_lost_has_a_column_by_its_metrics(make_run, rows_of, lines):
+    """A module that registered it is gone: the usual metric of what was logged is shown, and no gain is made of it."""
+    values = {'lost.rmse': 0.5, 'lost.abs_rel': 0.1, 'lost.delta1': 80.0}
+    folder = make_run(starts={'20260101_000000': [lines.train(20, 2), lines.val(2, 50.0, 20.0, **values)]})
+    (row,), remarks = rows_of(folder, reference={**REFERENCE, 'lost': 1.0})
+    assert metrics_of([row]) == ['semseg.mIoU', 'normals.mean', 'lost.rmse']
+    assert row.values['gain'] == pytest.approx(12.5)  # of semseg and normals: 25 % and 0
+    assert any("the task 'lost' is not known: the table shows its rmse" in remark for remark in remarks)
+
+
+def test_a_reference_of_another_metric_gives_no_gain(make_own_run, rows_of):
+    reference = Reference(dict(clouds=50.0), metrics=dict(clouds='clouds.maxF'))
+    (row,), remarks = rows_of(make_own_run('a/b', CLOUDS, dict(mIoU=12.0, maxF=30.0)), reference=reference)
+    assert 'gain' not in row.values
+    assert remarks == ['a/b: no gain: the reference holds clouds.maxF, and not clouds.mIoU']
 
 
 @pytest.mark.parametrize(
@@ -292,20 +350,17 @@ def test_gain_over_a_row():
     ('metric', 'expected'),
     [
         ('semseg.mIoU', False), ('normals.mean', True), ('normals.rmse', True), ('normals.under_11.25', False),
-        ('depth.abs_rel', True), ('depth.delta1', False), ('gain', False), ('mse', True),
+        ('depth.abs_rel', True), ('depth.delta1', False), ('gain', False), ('aAcc', False), ('mse', None),
     ],
 )  # fmt: skip
 def test_directions(metric, expected):
     assert lower_is_better(metric) is expected
 
 
-def test_the_row_of_a_task_tells_its_direction(monkeypatch):
-    spec = TaskSpec(
-        name='odd', kind='binary', channels=1, gt_key='gt_odd', gt_field='gt_odd', pred_field='pred_odd',
-        loss=dict(type='L'), metric='mIoU', lower_is_better=True,
-    )  # fmt: skip
-    monkeypatch.setitem(_TASKS, 'odd', spec)
-    assert lower_is_better('odd.mIoU')
+def test_the_best_by_a_metric_of_unknown_direction_is_refused(make_run, rows_of, lines):
+    folder = make_run(starts={'20260101_000000': [lines.train(5), {'mse': 1.0, 'step': 1}]})
+    with pytest.raises(ValueError, match=r"whether a higher or a lower 'mse' is better is not known"):
+        rows_of(folder, select='best', best_by='mse')
 
 
 def test_protocols(make_run):

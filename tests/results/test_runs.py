@@ -225,6 +225,40 @@ def test_a_test_in_a_folder_of_its_own_goes_to_its_run(make_run, tmp_path):
     assert found == {'a/one': [44.0], 'a/two': [55.0, 66.0], 'alone': [77.0]}
 
 
+@pytest.mark.parametrize('load_from', ['work_dirs/first/epoch_2.pth', 'first/epoch_2.pth'])
+def test_a_relative_checkpoint_is_that_of_the_nearest_run(make_run, tmp_path, load_from):
+    """Two folders from which the tools were started hold runs of one name."""
+    for seed in (0, 1):
+        make_run(f'seed{seed}/work_dirs/first', seed=seed)
+    tests = {SECOND: ({'semseg.mIoU': 44.0}, load_from)}
+    make_run('seed1/work_dirs/first_test', starts={}, tests=tests, seed=1)
+    runs = {run.name: run for run in read_runs([tmp_path])}
+    found = {name: [test.values['semseg.mIoU'] for test in run.tests] for name, run in runs.items()}
+    assert found == {'seed0/work_dirs/first': [], 'seed1/work_dirs/first': [44.0]}
+
+
+def test_a_test_inside_two_runs_is_that_of_the_inner_one(make_run, tmp_path):
+    make_run('run')
+    make_run('run/again')
+    make_run('run/again/report', starts={}, tests={SECOND: ({'semseg.mIoU': 44.0}, None)})
+    assert {run.name: len(run.tests) for run in read_runs([tmp_path])} == {'run': 0, 'run/again': 1}
+
+
+def test_a_test_of_one_of_several_runs_is_its_own(make_run, tmp_path):
+    for seed in (0, 1):
+        make_run(f'seed{seed}/first', seed=seed)
+    tests = {SECOND: ({'semseg.mIoU': 44.0}, 'first/epoch_2.pth')}
+    make_run('tests/first', starts={}, tests=tests)
+    runs = {run.name: run for run in read_runs([tmp_path])}
+    assert {name: len(run.tests) for name, run in runs.items()} == {
+        'seed0/first': 0,
+        'seed1/first': 0,
+        'tests/first': 1,
+    }
+    assert said(runs['tests/first'], "checkpoint 'first/epoch_2.pth' may be one of seed0/first, seed1/first")
+    assert not any('checkpoint' in remark for remark in runs['seed0/first'].remarks)
+
+
 def test_a_test_of_another_model_inside_a_run_is_its_own(make_run, tmp_path):
     make_run('run')
     make_run('run/other', starts={}, tests={SECOND: ({'semseg.mIoU': 1.0}, None)}, backbone='Another')

@@ -94,6 +94,34 @@ def test_means_over_seeds():
     assert (alone['semseg.mIoU_std'], alone['runs']) == ('', '1')
 
 
+DEPTH = Row(
+    method='depth',
+    name='depth',
+    values={'depth.rmse': 0.54678, 'depth.abs_rel': 0.12344, 'depth.delta1': 81.234, 'normals.rmse': 24.567},
+    spread={'depth.rmse': 0.00412, 'depth.delta1': 0.4567},
+    source='',
+    encoder=None,
+    total=None,
+)
+
+
+@pytest.mark.parametrize(('form', 'plus'), [('text', '±'), ('markdown', '±'), ('latex', r'$\pm$')])
+def test_errors_in_metres_have_four_digits(form, plus):
+    """Depths differ in their third; the rmse of directions is one of degrees."""
+    more = ['depth.abs_rel', 'depth.delta1', 'normals.rmse']
+    text = results_table([DEPTH], form, gain=False, spread=True, metrics=more)
+    for cell in (f'0.5468 {plus} 0.0041', '0.1234', f'81.23 {plus} 0.46', '24.57'):
+        assert f' {cell} ' in text.replace('|', ' ').replace('\n', ' \n')
+
+
+def test_metrics_of_unknown_unit_keep_four_digits():
+    odd = Row(
+        method='a', name='a', values={'mse': 0.012345, 'mIoU': 12.346}, source='', encoder=None, total=None
+    )
+    line = results_table([odd], 'markdown', gain=False, metrics=['mse', 'mIoU']).splitlines()[2]
+    assert cells(line)[2:4] == ['0.0123', '12.35']
+
+
 def test_further_metrics():
     (row,) = parsed(results_table([OURS], 'csv', gain=False, metrics=['normals.rmse']))
     assert float(row['normals.rmse']) == 24.5
