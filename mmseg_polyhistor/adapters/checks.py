@@ -71,15 +71,20 @@ def constructor_keywords(cls: type) -> set[str]:
     } - {'self'}
 
 
-def check_keywords(cls: type, given: Mapping[str, Any]) -> None:
+def check_keywords(cls: type, given: Mapping[str, Any], refused: Collection[str] = ()) -> None:
     """Keyword arguments that a class, or one of its bases, names in its constructor.
 
     Python's own error would name the base that was the last to see the argument, and not what is allowed.
 
+    Args:
+        cls: The class.
+        given: The arguments.
+        refused: Arguments of a base that the class takes from nobody. Defaults to none.
+
     Raises:
         TypeError: names those that are unknown, and all that there are.
     """
-    known = constructor_keywords(cls)
+    known = constructor_keywords(cls) - set(refused)
     if unknown := sorted(set(given) - known):
         raise TypeError(f'{cls.__name__} takes no {unknown}; it takes {sorted(known)}')
 

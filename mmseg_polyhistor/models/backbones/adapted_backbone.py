@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -154,7 +154,7 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
                 f'{cls.__name__} decides {decided} itself ({cls.DECIDED_BY}); where the config inherits them from another '
                 'backbone, put _delete_=True beside the type'
             )
-        check_keywords(cls, kwargs)
+        check_keywords(cls, kwargs, refused=cls.DECIDED)
         cls._checkpoint_cfg(init_cfg)  # a mistake in it shows here, not when training starts
 
     def _adapt(
@@ -235,6 +235,7 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
 
         Raises:
             RuntimeError: if a weight of the encoder is missing in the checkpoint or a key fits nowhere.
+            ValueError: if no key has the prefix of `init_cfg`.
         """
         if self.is_init:
             BaseModule.init_weights(self)  # warns that this is the second call, and changes nothing
@@ -252,8 +253,8 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
                 )
             self._frozen_set = True
         else:
-            weights, foreign = self._stock_state(load_weights_file(source[0]), source[1])
-            report = self.load_encoder(weights)
+            weights, foreign = self._read_file(*source)
+            report = self.load_encoder(weights, source[0])
             report.foreign = foreign
             print_log(f'{type(self).__name__}: {source[0]}: {report}', logger='current')
         self._is_init = True
@@ -281,16 +282,17 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
                 return cfg
         return None
 
-    def load_encoder(self, weights: Mapping[str, Tensor]) -> KeyReport:
+    def load_encoder(self, weights: Mapping[str, Tensor], source: str = 'the checkpoint') -> KeyReport:
         """Load weights of a stock network, with every key accounted for.
 
         Args:
             weights: Under the stock names.
+            source: What errors call their file. Defaults to 'the checkpoint'.
 
         Raises:
             RuntimeError: if a weight of the encoder is missing, a key fits nowhere, or a shape differs.
         """
-        usable, report = self._fit(weights)
+        usable, report = self._fit(weights, source)
         own = self.state_dict()
         with torch.no_grad():
             for key, value in usable.items():
@@ -307,10 +309,18 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
                 for part, parameter in norm.named_parameters():
                     parameter.copy_(weights[f'{self.stage_norm_name(stage)}.{part}'])
 
-    def _fit(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
+    def _started_norms(self) -> dict[str, Tensor]:
+        """The output norms' parameters that start at a file's `stock_norms`, which the module has not, by the stock names."""
+        if not self.PRETRAINED_NORMS or self.tasks is None:
+            return {}
+        named = {self.stage_norm_name(i): norm for i, norm in enumerate(self.output_norms[self.tasks[0]])}
+        return {f'{name}.{k}': v for name in self.stock_norms for k, v in named[name].named_parameters()}
+
+    def _fit(self, weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], KeyReport]:
         """The weights of a stock network in the shapes of this one, and what became of each; see `load_encoder`."""
         own = self.state_dict()
         wanted = {k for k in own if not k.startswith(('adapters.', 'output_norms.'))}
+        started = self._started_norms()
         report = KeyReport()
         usable = {}
         for key, value in weights.items():
@@ -318,28 +328,44 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
                 report.loaded.append(key)  # follows from the config: the own value stays
             elif key in wanted:
                 usable[key] = self._in_shape(key, value, own[key])
-            elif self._of_stock_norm(key):
-                (report.loaded if self.PRETRAINED_NORMS else report.final_norm).append(key)
+            elif key in started:
+                report.loaded.append(key)
+            elif self._of_stock_norm(key) and not self.PRETRAINED_NORMS:
+                report.final_norm.append(key)
             else:
                 report.unexpected.append(key)
         required = {k for k in wanted if not k.endswith(DERIVED)}
-        if self.PRETRAINED_NORMS:
-            required |= {f'{norm}.{part}' for norm in self.stock_norms for part in ('weight', 'bias')}
-        else:  # they may be new
+        required |= set(started)
+        if not self.PRETRAINED_NORMS:  # they may be new
             required = {k for k in required if not self._of_stock_norm(k)}
         report.missing = sorted(required - set(weights))
+        given = usable | {k: weights[k] for k in started if k in weights}
         shapes = [
-            f'{k} {tuple(v.shape)}, here {tuple(own[k].shape)}'
-            for k, v in usable.items()
-            if v.shape != own[k].shape
+            f'{k} {tuple(v.shape)}, here {tuple(here.shape)}'
+            for k, v in given.items()
+            if v.shape != (here := started.get(k, own.get(k))).shape
         ]
         if report.missing or report.unexpected or shapes:
             raise RuntimeError(
-                f'the checkpoint does not fit this encoder: {report}; missing {report.missing[:5]}, '
+                f'{source} does not fit this encoder: {report}; missing {report.missing[:5]}, '
                 f'unexpected {report.unexpected[:5]}, {len(shapes)} of other shapes {shapes[:5]}'
+                + self._hint(report, required, bool(shapes))
             )
         report.loaded += usable
         return usable, report
+
+    def _hint(self, report: KeyReport, required: Collection[str], other_shapes: bool) -> str:
+        """What may help where a file does not fit, as the end of a message; empty where nothing is likely."""
+        if other_shapes:
+            return f'; is `arch` the size of the file? Here it is {self.architecture()}'
+        if not report.unexpected or set(report.missing) != set(required):
+            return ''
+        for key in report.unexpected:
+            parts = key.split('.')
+            for i in range(1, len(parts)):
+                if '.'.join(parts[i:]) in required:
+                    return f"; the encoder's keys have a prefix there: init_cfg takes prefix={'.'.join(parts[:i])!r}"
+        return '; the file holds another network, or one whose keys have a prefix, which init_cfg takes as prefix=...'
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """The stock parameters by key, without those that are trained; empty with `frozen=False`."""
@@ -363,9 +389,21 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
         return None if cfg is None else (cfg['checkpoint'], cfg.get('prefix') or '')
 
     def read_encoder(self, source: str, prefix: str) -> dict[str, Tensor]:
-        """The weights of a published file as this encoder holds them; raises as `load_encoder` does."""
-        weights, _ = self._stock_state(load_weights_file(source), prefix)
-        return self._fit(weights)[0]
+        """The weights of a published file as this encoder holds them; raises as `init_weights` does."""
+        weights, _ = self._read_file(source, prefix)
+        return self._fit(weights, source)[0]
+
+    def _read_file(self, source: str, prefix: str) -> tuple[dict[str, Tensor], list[str]]:
+        """The weights of a file under the stock names, and the keys that belong to no encoder.
+
+        Raises:
+            ValueError: if no key has the prefix; names the file. See `load_weights_file` for other errors.
+        """
+        checkpoint = load_weights_file(source)
+        try:
+            return self._stock_state(checkpoint, prefix)
+        except ValueError as e:
+            raise ValueError(f'{source}: {e}') from e
 
     # -------------------------------------------------------------------------------------------- forward
     def train(self, mode: bool = True) -> AdaptedBackbone:
@@ -389,7 +427,7 @@ class AdaptedBackbone(StrictLoading, FrozenBackbone):
             {task: four maps}; the four maps alone where the model was built for one task or for none by name.
 
         Raises:
-            ValueError: if a task is unknown, named twice, or none is named.
+            ValueError: if a task is unknown, named twice, or none is named; of a pyramid, if the images are too small.
         """
         self._demand_weights()
         names = self._stream_names(tasks)

@@ -16,6 +16,7 @@ from ...adapters import Site
 from ...adapters import functional as streams
 from .adapted_pyramid import AdaptedPyramid
 from .leaves import Changes, changed_conv, changed_linear, changed_norm, to_map, tuned
+from .mit_checkpoint import mit_state_dict
 
 __all__ = ['AdaptedMiT']
 
@@ -47,8 +48,8 @@ class AdaptedMiT(AdaptedPyramid, MixVisionTransformer):
         with_cp: Recompute each block in the backward pass instead of storing its activations. Defaults to False.
         fused: Attend through `scaled_dot_product_attention`, and run convolutions of 1 x 1 pixels as linear maps; equal to
             the stock network up to rounding. False runs the stock operations, equal to the bit. Defaults to True.
-        init_cfg: `dict(type='Pretrained', checkpoint=<path or URL>[, prefix='backbone'])` loads published weights;
-            every key is accounted for. Without it the encoder starts at random. Defaults to None.
+        init_cfg: `dict(type='Pretrained', checkpoint=<path or URL>[, prefix='backbone'])` loads published weights, mmseg's
+            or the authors'; every key is accounted for. Without it the encoder starts at random. Defaults to None.
         partial_loading: Take what fits of a checkpoint and tell the rest by a warning, instead of refusing one that
             differs in any key or shape (see `StrictLoading`). Defaults to False.
         **kwargs: Further arguments of mmseg's `MixVisionTransformer`.
@@ -67,6 +68,7 @@ class AdaptedMiT(AdaptedPyramid, MixVisionTransformer):
 
     DECIDED = ('out_indices', 'num_stages', 'pretrained', *ARCH_KEYS, *OPTIONAL_ARCH_KEYS)
     DECIDED_BY = 'sizes by `arch`, maps of all stages, freezing by `frozen`'
+    OF_ALL_STAGES = ('embed_dims', 'mlp_ratio')
     #: The published sizes: channels of the first stage per head, and blocks per stage.
     ARCHS: Mapping[str, Mapping[str, Any]] = {
         name: dict(embed_dims=width, num_layers=depths, num_heads=[1, 2, 5, 8])
@@ -167,6 +169,9 @@ class AdaptedMiT(AdaptedPyramid, MixVisionTransformer):
             'ffn.layers.0': ('fc1', width, hidden),
             'ffn.layers.4': ('fc2', hidden, width),
         }
+
+    def _stock_state(self, checkpoint: Mapping, prefix: str) -> tuple[dict[str, Tensor], list[str]]:
+        return mit_state_dict(checkpoint, prefix)
 
     # -------------------------------------------------------------------------------------------- forward
     def _drop_paths(self, block: TransformerEncoderLayer) -> tuple[nn.Module, nn.Module]:

@@ -102,9 +102,23 @@ class AdaptedPVTv2(AdaptedPyramid, PyramidVisionTransformerV2, BaseModule):
     def _sizes(cls, arch: str | Mapping) -> dict[str, Any]:
         sizes = cls._arch_sizes(arch, ARCH_KEYS, OPTIONAL_ARCH_KEYS)
         stages = len(sizes['depths'])
-        return cls._same_stages(
-            dict(sr_ratios=(8, 4, 2, 1)[:stages], mlp_ratios=(8, 8, 4, 4)[:stages]) | sizes, stages
-        )
+        usual = dict(sr_ratios=(8, 4, 2, 1)[:stages], mlp_ratios=(8, 8, 4, 4)[:stages])
+        sizes = cls._same_stages(usual | sizes, stages)
+        for i, (width, heads) in enumerate(zip(sizes['embed_dims'], sizes['num_heads'], strict=True)):
+            if width % heads:
+                raise ValueError(
+                    f'{cls.__name__}: arch: the {width} channels of stage {i} (embed_dims) are no multiple of its {heads} heads '
+                    '(num_heads)'
+                )
+        return sizes
+
+    @classmethod
+    def _check_size(cls, key: str, value: Any, kinds: tuple[type, ...] = (int,)) -> None:
+        if key == 'linear':
+            if not isinstance(value, bool):
+                raise ValueError(f'{cls.__name__}: arch: linear must be True or False, got {value!r}')
+        else:
+            super()._check_size(key, value, (int, float) if key == 'mlp_ratios' else kinds)
 
     # --------------------------------------------------------------------------------------------- layout
     def patch_embed_name(self, stage: int) -> str:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +39,8 @@ class AdaptedPyramid(AdaptedBackbone):
     ARCHS: Mapping[str, Mapping[str, Any]] = {}
     #: The stock name of the convolution in a patch embedding.
     PROJECTION = 'projection'
+    #: The entries of `arch` that hold for all stages; the others are lists with one value for each.
+    OF_ALL_STAGES: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------------------ what a family must tell
     @abstractmethod
@@ -64,7 +67,7 @@ class AdaptedPyramid(AdaptedBackbone):
         """The arguments of the stock network that `arch`, a key of `ARCHS` or a dict, stands for.
 
         Raises:
-            ValueError: if it is neither a published size nor a dict with the sizes.
+            ValueError: if it is neither a published size nor a dict with the sizes, or a size is none.
         """
         known = cls.ARCHS.get(arch.lower()) if isinstance(arch, str) else arch
         if not isinstance(known, Mapping):
@@ -78,7 +81,25 @@ class AdaptedPyramid(AdaptedBackbone):
                 f'{cls.__name__}: arch lacks {absent} and has the unknown keys {unknown}; it takes {list(required)} and, '
                 f'if they are not the published ones, {list(optional)}'
             )
+        for key, value in known.items():
+            cls._check_size(key, value)
         return dict(known)
+
+    @classmethod
+    def _check_size(cls, key: str, value: Any, kinds: tuple[type, ...] = (int,)) -> None:
+        """Refuse an entry of `arch` that is no positive number of these kinds, or no list of some.
+
+        Raises:
+            ValueError: names the entry.
+        """
+        single = key in cls.OF_ALL_STAGES
+        is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+        numbers = value if is_list else [value]
+        are_sizes = all(type(n) in kinds and n > 0 for n in numbers)  # True is none
+        if is_list == single or not are_sizes:
+            number = f'a positive {" or ".join(kind.__name__ for kind in kinds)}'
+            wanted = number if single else f'a list with {number} for each stage'
+            raise ValueError(f'{cls.__name__}: arch: {key} must be {wanted}, got {value!r}')
 
     @classmethod
     def _same_stages(cls, sizes: dict[str, Any], stages: int) -> dict[str, Any]:
@@ -137,8 +158,29 @@ class AdaptedPyramid(AdaptedBackbone):
 
     # -------------------------------------------------------------------------------------------- forward
     def _embed(self, images: Tensor, changes: AllChanges) -> Shared:
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # where a size is a symbol
+            self._check_image_size(*images.shape[-2:])
         x, hw = self._patches(0, images[None], changes.get((0, None), {}))
         return Shared(x, hw, maps=(), stage=0, block=0)
+
+    def _check_image_size(self, height: int, width: int) -> None:
+        """Refuse images whose map, in some stage, is smaller than the cells that its reduction makes one key of.
+
+        Raises:
+            ValueError: names the size, and the least one.
+        """
+        least = 1  # pixels per side in front of a stage, from the last stage on
+        for stage in reversed(range(len(self._widths()))):
+            reduction = getattr(self.blocks(stage)[0].attn, 'sr', None)
+            least = max(least, 1 if reduction is None else reduction.kernel_size[0])
+            conv = getattr(self.get_submodule(self.patch_embed_name(stage)), self.PROJECTION)
+            least = (least - 1) * conv.stride[0] + conv.kernel_size[0] - 2 * conv.padding[0]
+        if min(height, width) < least:
+            raise ValueError(
+                f'{type(self).__name__}: images of {height} x {width} pixels are too small for the reductions of its attention, '
+                f'which need at least {least} x {least}; let the data preprocessor pad them: '
+                f'test_cfg=dict(size_divisor={-(-least // 32) * 32}), and for training size or size_divisor'
+            )
 
     def _patches(self, stage: int, maps: Tensor, changes: Changes) -> tuple[Tensor, tuple[int, int]]:
         """The patch embedding of maps (S, B, C, H, W): features (S, B, L, C') and their height and width."""

@@ -54,7 +54,8 @@ class AdaptedSwin(AdaptedBackbone, SwinTransformer):
         frozen: Whether the stock parameters are frozen; False is full fine-tuning. Defaults to True.
         drop_path_rate: Largest rate of stochastic depth while training, for frozen blocks as well. Defaults to 0.1.
         with_cp: Recompute each block in the backward pass instead of storing its activations. Defaults to False.
-        window_size: Window of the attention. Defaults to 7.
+        window_size: Window of the attention; `stage_cfgs=[dict(window_size=7), ...]` gives each stage its own.
+            Defaults to 7.
         fused: Gather windows by index, attend through `scaled_dot_product_attention`, and keep masks and biases of the
             frozen windows; equal to stock Swin up to rounding. False runs the stock operations, equal to the bit.
             Defaults to True.
@@ -65,7 +66,7 @@ class AdaptedSwin(AdaptedBackbone, SwinTransformer):
         **kwargs: Further arguments of mmpretrain's `SwinTransformer`.
 
     Raises:
-        ValueError: for an unfit adapter, task list or `init_cfg`; `TypeError` for arguments that this class decides
+        ValueError: for an unfit adapter, window, task list or `init_cfg`; `TypeError` for arguments that this class decides
             itself.
 
     Shape:
@@ -91,6 +92,11 @@ class AdaptedSwin(AdaptedBackbone, SwinTransformer):
         **kwargs,
     ) -> None:
         self._check_arguments(kwargs, init_cfg)
+        if not isinstance(window_size, int) or window_size < 1:
+            raise ValueError(
+                f'{type(self).__name__}: window_size must be a positive int, got {window_size!r}; a window for each stage is '
+                'stage_cfgs=[dict(window_size=7), ...]'
+            )
         known = arch if isinstance(arch, Mapping) else self.arch_zoo.get(arch.lower(), {})
         stages = len(known.get('depths', ()))
         super().__init__(

@@ -93,7 +93,12 @@ def merge_change(backbone: AdaptedBackbone, weights: dict[str, Tensor], site: Si
             )
         matrix, bias = backbone.adapters.adapter_as_linear(change)
         linear = linear_before(backbone, site)
-        own, own_bias = (weights[backbone.weight_name(linear, part)] for part in ('weight', 'bias'))
+        own, own_bias = (weights.get(backbone.weight_name(linear, part)) for part in ('weight', 'bias'))
+        if own_bias is None:
+            raise CannotMergeError(
+                f'{name} cannot be merged: the linear map in front of its adapter, {backbone.stock_name(linear)}, has no bias '
+                '(qkv_bias=False)'
+            )
         own.copy_((matrix @ own.flatten(1)).view_as(own))  # flat: that of a convolution of 1 x 1 pixels
         own_bias.copy_(matrix @ own_bias + bias)
     elif isinstance(change, Prompts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,10 +67,11 @@ def resize_bias_table(table: Tensor, length: int) -> Tensor:
         length: (2 w' - 1)^2.
 
     Returns:
-        (length, heads); `table` itself where the windows are the same.
+        (length, heads), in float32 or float64; `table` itself where the windows are the same.
     """
     old, new = round(table.shape[0] ** 0.5), round(length**0.5)
     if old == new:
         return table
     grid = table.t().reshape(1, -1, old, old)
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))  # a file may hold float16
     return F.interpolate(grid, size=(new, new), mode='bicubic').flatten(2)[0].t().contiguous()

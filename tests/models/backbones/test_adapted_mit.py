@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from torch import Tensor, nn
 
 from mmseg_polyhistor.adapters import CannotMergeError, Site
 from mmseg_polyhistor.benchmark import build_without_weights
-from mmseg_polyhistor.models.backbones import AdaptedMiT, TaskEncoders, bake, merged_encoder, merged_segmentor
+from mmseg_polyhistor.models.backbones import (
+    AdaptedMiT,
+    AdaptedSwin,
+    TaskEncoders,
+    bake,
+    merged_encoder,
+    merged_segmentor,
+)
 
 DEPTHS, HEADS, REDUCTIONS = (1, 2, 1), (1, 2, 5), (8, 4, 2)
 ARCH = dict(embed_dims=8, num_layers=list(DEPTHS), num_heads=list(HEADS))
@@ -346,6 +354,18 @@ def test_freezing_goes_by_ownership():
             r"lacks \['num_heads'\].*\['depths'\]",
         ),
         (dict(arch=dict(ARCH, num_heads=[1, 2])), ValueError, "'num_layers': 3, 'num_heads': 2"),
+        (
+            dict(arch=dict(ARCH, embed_dims=[8, 16, 40])),
+            ValueError,
+            r'AdaptedMiT: arch: embed_dims .*got \[8, 16',
+        ),
+        (dict(arch=dict(ARCH, mlp_ratio=2.5)), ValueError, 'AdaptedMiT: arch: mlp_ratio .*got 2.5'),
+        (dict(arch=dict(ARCH, num_layers=2)), ValueError, 'AdaptedMiT: arch: num_layers .*got 2'),
+        (dict(arch=dict(ARCH, num_layers='222')), ValueError, "AdaptedMiT: arch: num_layers .*got '222'"),
+        (dict(arch=dict(ARCH, num_layers=[])), ValueError, r'AdaptedMiT: arch: num_layers .*got \[\]'),
+        (dict(arch=dict(ARCH, num_layers=[1, 0, 1])), ValueError, r'arch: num_layers .*got \[1, 0, 1\]'),
+        (dict(arch=dict(ARCH, sr_ratios=[8, '4', 2])), ValueError, "arch: sr_ratios .*got .8, '4', 2"),
+        (dict(arch=dict(ARCH, strides=[4.0, 2, 2])), ValueError, r'arch: strides .*got \[4.0, 2, 2\]'),
         (dict(embed_dims=32, num_stages=4), TypeError, 'sizes by `arch`.*_delete_=True'),
         (dict(out_indices=(3,)), TypeError, 'out_indices'),
         (dict(depths=[1]), TypeError, r"AdaptedMiT takes no \['depths'\]"),
@@ -357,6 +377,50 @@ def test_freezing_goes_by_ownership():
 def test_what_does_not_fit_is_refused_when_it_is_built(kwargs, error, message):
     with pytest.raises(error, match=message):
         AdaptedMiT(**dict(arch=ARCH) | kwargs)
+
+
+@pytest.mark.parametrize('cls', [AdaptedMiT, AdaptedSwin])
+def test_an_unknown_argument_is_answered_with_those_that_are_taken(cls):
+    with pytest.raises(TypeError, match=r"takes no \['width'\]; it takes .*'drop_path_rate'") as refusal:
+        cls(width=8)
+    listed = re.findall(r"'(\w+)'", str(refusal.value).partition('it takes')[2])
+    assert len(listed) > 10
+    for name in cls.DECIDED:
+        assert name not in listed
+        with pytest.raises(TypeError, match='decides'):
+            cls(**{name: None})
+
+
+# ------------------------------------------------------------------------------------------------------- small images
+@pytest.mark.parametrize(
+    ('options', 'least'),
+    [
+        (dict(), 29),
+        (dict(sr_ratios=[1, 1, 3]), 33),  # maps of 9, 5 and 3
+        (dict(sr_ratios=[2, 1, 1], patch_sizes=[4, 3, 3]), 4),  # an even patch: (n + 4 - 4) // 4 + 1
+        (dict(sr_ratios=[1, 2, 1], strides=[2, 3, 2]), 7),
+    ],
+    ids=str,
+)
+def test_images_that_are_too_small_are_refused_and_no_others(options, least):
+    """The least size is that at which mmseg's network begins to run."""
+    arch = dict(ARCH, num_layers=[1, 1, 1]) | options
+    ours = AdaptedMiT(arch, tasks=TASKS)
+    theirs = MixVisionTransformer(**STOCK | arch).requires_grad_(False)
+    for size in range(least - 3, least + 3):
+        for shape in ((size, 40), (40, size)):
+            x = torch.zeros(1, 3, *shape)
+            if size >= least:
+                assert ours(x)['normals'][-1].shape == theirs(x)[-1].shape
+                continue
+            with pytest.raises(RuntimeError, match='Kernel size'):
+                theirs(x)
+            message = (
+                f'AdaptedMiT: images of {shape[0]} x {shape[1]} pixels .* at least {least} x {least}.*'
+                rf'test_cfg=dict\(size_divisor={64 if least > 32 else 32}\)'
+            )
+            with pytest.raises(ValueError, match=message):
+                ours(x)
 
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
@@ -390,19 +454,55 @@ def test_a_published_checkpoint_loads_with_every_key_accounted_for(published):
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
+        ('layers.2.2.weight', torch.ones(5), r'1 of other shapes.*layers.2.2.weight \(5,\), here \(40,\)'),
+        ('layers.2.2.bias', torch.ones(1), r'1 of other shapes.*layers.2.2.bias \(1,\), here \(40,\)'),
+        ('layers.2.2.gain', torch.ones(40), r"1 unexpected.*'layers.2.2.gain'"),
         ('layers.0.1.0.attn.sr.weight', None, r"1 missing.*'layers.0.1.0.attn.sr.weight'"),
         ('layers.2.2.weight', None, r"1 missing.*'layers.2.2.weight'"),  # output norms start at it
         ('layers.2.1.1.norm1.weight', torch.ones(40), r"1 unexpected.*'layers.2.1.1.norm1.weight'"),
         ('layers.1.0.projection.bias', torch.ones(8), r'1 of other shapes.*\(8,\), here \(16,\)'),
     ],
-    ids=['missing', 'last-norm', 'unexpected', 'shape'],
+    ids=['norm-shape', 'norm-broadcast', 'norm-unexpected', 'missing', 'last-norm', 'unexpected', 'shape'],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(published, tasks, key, value, message):
     weights = dict(published[0].state_dict())
     weights.pop(key, None)
     weights |= {} if value is None else {key: value}
+    model = AdaptedMiT(ARCH, tasks=tasks)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(RuntimeError, match=message):
-        AdaptedMiT(ARCH, tasks=tasks).load_encoder(weights)
+        model.load_encoder(weights)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())  # all or nothing
+
+
+def test_a_refused_file_is_named_with_what_may_help(published, tmp_path):
+    stock, init = published
+    state = stock.state_dict()
+
+    def refusal(weights: dict[str, Tensor], error: type[Exception] = RuntimeError, **options) -> str:
+        path = str(tmp_path / 'other.pth')
+        torch.save(weights, path)
+        given = dict(init, checkpoint=path, **options)
+        messages = []
+        for read in (lambda m: m.init_weights(), lambda m: m.read_encoder(*m.pretrained_source())):
+            with pytest.raises(error) as refused:
+                read(AdaptedMiT(ARCH, init_cfg=given))
+            messages.append(str(refused.value))
+        assert messages[0] == messages[1] and path in messages[0]
+        return messages[0]
+
+    wide = MixVisionTransformer(**dict(STOCK, embed_dims=16)).state_dict()
+    assert '0 missing, 0 unexpected' in refusal(wide)
+    assert '`arch`' in refusal(wide) and 'prefix' not in refusal(wide)
+    behind = {f'module.backbone.{k}': v for k, v in state.items()}
+    assert "prefix='module.backbone'" in refusal(behind)
+    other = refusal({f'stages.{k}': v for k, v in state.items()} | {'stages.x': torch.ones(1)})
+    assert "prefix='stages'" in other and '`arch`' not in other
+    unknown = refusal({'encoder.conv1.weight': torch.ones(3)})
+    assert "'encoder.conv1.weight'" in unknown and 'another network' in unknown
+    lacking = {k: v for k, v in state.items() if k != 'layers.0.0.norm.bias'}
+    assert 'prefix' not in refusal(lacking) and '`arch`' not in refusal(lacking)
+    assert "starts with 'encoder.'" in refusal(state, ValueError, prefix='encoder')
 
 
 def test_the_encoder_of_a_trained_segformer_loads(published, tmp_path):
@@ -447,6 +547,9 @@ def test_a_random_start_keeps_the_adapters_initial_values_and_a_second_one_chang
 
 # ------------------------------------------------------------------------------------------------------------ merging
 MERGED = dict(type='LoRA', rank=2, targets=EVERY_LINEAR, pre_norm=False, tuned=EVERY_GROUP)
+LINEAR_ADAPTER = dict(
+    type='BottleneckAdapter', ratio=2, positions=BOTH, activation='identity', post_norm=False
+)
 
 
 def test_a_linear_method_merges_into_the_stock_mit():
@@ -455,10 +558,29 @@ def test_a_linear_method_merges_into_the_stock_mit():
     stock.load_state_dict(merged_encoder(model))
     x = images_of(SIZE)
     assert_close({'': model(x)}, {'': stock(x)})
-    linear = dict(type='BottleneckAdapter', ratio=2, positions=BOTH, activation='identity', post_norm=False)
-    model = build(linear, tasks=None)
+    model = build(LINEAR_ADAPTER, tasks=None)
     stock.load_state_dict(merged_encoder(model))
     assert_close({'': model(x)}, {'': stock(x)})
+
+
+@pytest.mark.parametrize('tasks', [None, TASKS], ids=['stock', 'tasks'])
+def test_an_adapter_behind_a_linear_map_without_bias_does_not_merge_and_stays_when_baked(tasks):
+    """mmcv's attention without biases of q, k and v has none behind it either."""
+    adapter = dict(LINEAR_ADAPTER, per_task=False)
+    model = build(adapter, tasks=tasks, qkv_bias=False)
+    assert 'layers.0.1.0.attn.attn.out_proj.bias' not in model.state_dict()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CannotMergeError, match=r'linear map in front of .* has no bias'):
+        merged_encoder(model) if tasks is None else merged_segmentor(
+            dict(backbone={}), nn.ModuleDict(dict(backbone=model))
+        )
+    baked = bake(model)
+    kept = {site.position for site in baked.adapters.makers}
+    assert kept == {'attn'}  # those behind the feed-forward nets merge
+    x = images_of(SIZE)
+    got, want = baked(x), model(x)
+    assert_close(*(({'': out} if tasks is None else out) for out in (got, want)))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_norms_of_tasks_do_not_merge():

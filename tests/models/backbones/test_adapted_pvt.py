@@ -222,13 +222,35 @@ def test_baked_it_computes_the_same_and_norms_of_tasks_do_not_merge():
         (dict(arch='b6'), ValueError, "one of .'b0', .*'b2_li'.*got 'b6'"),
         (dict(arch=dict(ARCH, num_layers=[1])), ValueError, r"unknown keys \['num_layers'\]"),
         (dict(arch=dict(ARCH, num_heads=(1, 2))), ValueError, "'depths': 3, .*'num_heads': 2|'num_heads': 2"),
+        (dict(arch=dict(ARCH, num_heads=(3, 2, 5))), ValueError,
+         'AdaptedPVTv2: arch: .* 8 channels of stage 0 .* no multiple of its 3 heads'),
+        (dict(arch=dict(ARCH, embed_dims=8)), ValueError, 'AdaptedPVTv2: arch: embed_dims .*got 8'),
+        (dict(arch=dict(ARCH, depths=2)), ValueError, 'AdaptedPVTv2: arch: depths .*got 2'),
+        (dict(arch=dict(ARCH, mlp_ratios=(4, -1, 4))), ValueError, r'arch: mlp_ratios .*got \(4, -1, 4\)'),
+        (dict(arch=dict(ARCH, linear='no')), ValueError, "AdaptedPVTv2: arch: linear .*got 'no'"),
         (dict(num_classes=3), TypeError, 'no classifier'),
+        (dict(width=3), TypeError, r"takes no \['width'\]; it takes \[(?!.*'(num_classes|global_pool|depths)').*'qkv_bias'"),
     ],
     ids=lambda v: None,
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_when_it_is_built(kwargs, error, message):
     with pytest.raises(error, match=message):
         MODELS.build(dict(type='AdaptedPVTv2', arch=ARCH) | kwargs)
+
+
+def test_images_that_are_too_small_are_refused_unless_a_pool_reduces_them():
+    x = torch.zeros(1, 3, 28, 40, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r'images of 28 x 40 pixels .* at least 29 x 29.*size_divisor=32'):
+        build()(x)
+    with pytest.raises(RuntimeError, match='Kernel size'):
+        stock().double()(x)
+    pooled = build(arch=ARCH | dict(linear=True))
+    assert pooled(x[..., :1, :1])['normals'][-1].shape == (1, 40, 1, 1)
+
+
+def test_ratios_of_the_feed_forward_nets_may_be_fractions():
+    model = build(arch=ARCH | dict(mlp_ratios=(1.5, 4.0, 2)))
+    assert [model.blocks(i)[0].mlp.fc1.out_features for i in range(3)] == [12, 64, 80]
 
 
 def test_a_segmentor_of_two_tasks_takes_a_training_step():

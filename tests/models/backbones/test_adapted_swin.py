@@ -103,6 +103,19 @@ def test_the_stock_options_act_as_in_mmpretrain(options):
     assert not torch.allclose(plain.train()(x)[-1], out[-1], atol=1e-3)
 
 
+@pytest.mark.parametrize('fused', [False, True])
+def test_windows_of_single_stages_act_as_in_mmpretrain(fused):
+    options = dict(stage_cfgs=[dict(window_size=w) for w in (7, 5, 3)])
+    ours, theirs = build(fused=fused, **options).eval(), stock(**options)
+    theirs.load_state_dict(ours.state_dict())
+    theirs.eval()
+    x = torch.randn(2, 3, 40, 72)
+    for a, b in zip(ours(x), theirs(x), strict=True):
+        tolerance = 1e-4 if fused else 0
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    assert ours.architecture()['window_size'] == [7, 5, 3]
+
+
 def test_output_norms_of_tasks_are_like_the_stock_ones():
     model = build(tasks=TASKS, norm_cfg=dict(type='LN', eps=0.1))
     norms = [norm for task in TASKS for norm in model.output_norms[task]]
@@ -466,6 +479,12 @@ def test_moving_average_of_the_weights():
         (dict(adapter=dict(type='LoRA', rnk=4)), ValueError, r"LoRA takes no \['rnk'\]; it takes .*'rank'"),
         (dict(adapter=dict(type='LoRA', tasks=('a',))), ValueError, r"LoRA takes no \['tasks'\]"),
         (dict(tasks=('keys',)), ValueError, "'keys' cannot be a key"),
+        (
+            dict(window_size=[7, 7, 7]),
+            ValueError,
+            r'AdaptedSwin: window_size must be a positive int, got \[7, 7, 7\]; .*stage_cfgs=\[dict\(window_size=',
+        ),
+        (dict(window_size=0), ValueError, 'window_size must be a positive int, got 0'),
         (dict(frozen='False'), ValueError, "frozen must be True or False, got 'False'"),
         (dict(adapter=dict(ratio=2)), ValueError, "got {'ratio': 2}; methods of"),
         (dict(init_cfg=dict(type='Pretrained')), ValueError, 'checkpoint=<path or URL>, got'),

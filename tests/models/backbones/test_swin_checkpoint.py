@@ -152,6 +152,19 @@ def test_tables_of_another_window_are_resized(source):
     torch.testing.assert_close(table[11 * 23 + 11], old[6 * 13 + 6])
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_table_of_another_precision_is_resized_at_least_in_float32(source, dtype, tmp_path):
+    torch.save({k: v.to(dtype) for k, v in source.state_dict().items()}, tmp_path / 'swin.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'swin.pth'))
+    big = AdaptedSwin(ARCH, window_size=12, init_cfg=init).double()
+    big.init_weights()
+    table = big.stages[0].blocks[0].attn.w_msa.relative_position_bias_table
+    stored = source.stages[0].blocks[0].attn.w_msa.relative_position_bias_table.to(dtype).double()
+    want = nn.functional.interpolate(stored.t().view(1, 2, 13, 13), size=(23, 23), mode='bicubic')
+    error = (table.t().view(1, 2, 23, 23) - want).abs().max()
+    assert error < (1e-12 if dtype is torch.float64 else 1e-6)  # float16 itself has steps of 1e-4 here
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path
