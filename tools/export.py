@@ -12,7 +12,7 @@ Output  one per task, by its name:
   scalar             float32 (B, 1, H, W)
 
 Before the file gets its name it is run on random images of several sizes, with onnxruntime or torch, and refused if it
-differs from the model. Exporting Swin-T takes about a minute.
+differs from the model. Exporting Swin-T takes one to two minutes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from mmseg.registry import MODELS
 
 from mmseg_polyhistor.export import (
     CHANNEL_ORDERS,
+    FIX_THE_SIZE,
     FORMATS,
     OUTPUTS,
     ExportError,
@@ -99,7 +100,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="the image that is checked, and with --no-dynamic the only one (default: the config's crop_size, else 512 512)",
     )
     parser.add_argument(
-        '--opset', type=int, metavar='N', help="version of ONNX's operators (default: torch's choice)"
+        '--opset',
+        type=int,
+        metavar='N',
+        help="version of ONNX's operators, 18 or higher (default: torch's choice)",
     )
     parser.add_argument(
         '--check',
@@ -128,9 +132,36 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_sizes(shape: tuple[int, int], dynamic: bool) -> list[tuple[int, int, int]]:
-    """The images (B, H, W) that a file is checked with: one of `shape`, and, if any will do, two of an odd other size."""
+    """The images (B, H, W) that a file is checked with: one of `shape`, and, if any will do, two of an odd other size.
+
+    The latter is not below what backbones take without padding: MiT and PVTv2 begin at 29 x 29.
+    """
     height, width = shape
-    return [(1, height, width)] + ([(2, width * 2 // 3 + 1, height * 3 // 4 + 1)] if dynamic else [])
+    other = (2, max(width * 2 // 3 + 1, 33), max(height * 3 // 4 + 1, 37))
+    return [(1, height, width)] + ([other] if dynamic else [])
+
+
+def image_shape(args: argparse.Namespace, cfg: Config) -> tuple[int, int]:
+    """Height and width of the image that is checked: `--shape`, or the config's `crop_size`, where one number is both.
+
+    Raises:
+        ValueError: if `crop_size` is something else.
+    """
+    shape = args.shape or cfg.get('crop_size') or DEFAULT_SHAPE
+    if isinstance(shape, int):
+        shape = (shape, shape)
+    pair = isinstance(shape, (list, tuple)) and len(shape) == 2
+    if not pair or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f'crop_size of {args.config} must be (height, width) or one number, positive, got {shape!r}; or give '
+            '--shape H W'
+        )
+    return tuple(shape)
+
+
+def tell(step: str) -> None:
+    """A line for a step that takes a while."""
+    print(f'{step} ...', flush=True)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -139,6 +170,8 @@ def export(args: argparse.Namespace) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'mmseg'))
+    shape = image_shape(args, cfg)
+    tell(f'loading {args.checkpoint}')
     segmentor = MODELS.build(cfg.model)
     load_checkpoint(segmentor, args.checkpoint, map_location='cpu')
     network = ExportNetwork(
@@ -152,26 +185,28 @@ def export(args: argparse.Namespace) -> None:
         print(
             "test_cfg.mode is 'slide', but the file passes images as a whole: give it windows to slide yourself"
         )
-    shape = tuple(args.shape or cfg.get('crop_size') or DEFAULT_SHAPE)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix='.export-') as folder:
         written = Path(folder, args.out.name)
-        print(f'tracing and writing {args.out} ...', flush=True)
         begin = time.perf_counter()
         fixed = None if args.dynamic else (1, *shape)
-        write_file(network, written, form=args.format, shape=fixed, opset=args.opset)
+        write_file(network, written, form=args.format, shape=fixed, opset=args.opset, tell=tell)
         print(f'done in {time.perf_counter() - begin:.0f} s', flush=True)
         if args.check:
             sizes = check_sizes(shape, args.dynamic)
             text = ', '.join(f'{b} x {h} x {w}' for b, h, w in sizes)
-            print(f'checking on random images ({text}) ...', flush=True)
-            found = largest_differences(written, args.format, network, segmentor, sizes)
+            tell(f'checking on random images ({text})')
+            advice = f'. {FIX_THE_SIZE}' if args.dynamic else ''
+            try:
+                found = largest_differences(written, args.format, network, segmentor, sizes)
+            except (ExportError, ValueError) as error:
+                raise ExportError(f'{error}; nothing was written{advice}') from error
             for task, difference in found.items():
                 print(f'  {task}: differs by at most {difference.largest:.2e}, of {difference.scale:.2e}')
             if bad := [task for task, difference in found.items() if not difference.within(args.tolerance)]:
                 raise ExportError(
                     f'{", ".join(bad)}: the file differs from the model by more than {args.tolerance:g} (--tolerance) of the '
-                    'largest logit; nothing was written'
+                    f'largest logit; nothing was written{advice}'
                 )
         for path in Path(folder).iterdir():  # the weights of large models lie in a second file
             path.replace(args.out.parent / path.name)

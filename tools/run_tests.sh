@@ -24,7 +24,7 @@ if [ -n "$forks" ]; then
     "$PYTHON" -c 'from importlib.metadata import version; print("onedl-mmengine", version("onedl-mmengine"))' \
         || die "$PYTHON has not the forks (POLYHISTOR_NO_VENV takes it as it is): pip install -e '.[onedl,test]'"
 else
-    prepare_environment openmmlab,test
+    prepare_environment openmmlab,test,export,timm
 fi
 cd "$ROOT"
 export OMP_NUM_THREADS=1

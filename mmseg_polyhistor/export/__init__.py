@@ -2,10 +2,11 @@
 
 from .checking import Difference, compare, largest_differences, reference_logits, run_file
 from .network import CHANNEL_ORDERS, OUTPUTS, ExportNetwork
-from .writers import FORMATS, ExportError, description, require_packages, write_file
+from .writers import FIX_THE_SIZE, FORMATS, ExportError, description, require_packages, write_file
 
 __all__ = [
     'CHANNEL_ORDERS',
+    'FIX_THE_SIZE',
     'FORMATS',
     'OUTPUTS',
     'Difference',

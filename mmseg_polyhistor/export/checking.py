@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from ..models.postprocess import probability, quantity, unit_vector
 from ..models.segmentors import MultiTaskSegmentor
 from ..tasks import TaskSpec
 from .network import ExportNetwork
+from .writers import ExportError
 
 __all__ = ['Difference', 'compare', 'largest_differences', 'reference_logits', 'run_file']
 
@@ -30,7 +32,15 @@ class Difference(NamedTuple):
 
     def within(self, tolerance: float) -> bool:
         """Whether it is at most `tolerance`, relative to the scale; never where a number is not finite."""
-        return self.largest <= tolerance * self.scale < float('inf')
+        return self.largest <= tolerance * self.scale < math.inf
+
+    @property
+    def relative(self) -> float:
+        """The largest difference relative to the scale; infinite where a number is not finite, or the scale is 0."""
+        if self.largest == 0 and self.scale == 0:
+            return 0.0
+        ratio = self.largest / self.scale if self.scale and self.scale < math.inf else math.inf
+        return ratio if ratio < math.inf else math.inf  # and not NaN, which is no order
 
 
 @torch.no_grad()
@@ -57,16 +67,31 @@ def reference_logits(
 
 
 def run_file(path: Path, form: str, batches: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """The outputs of a written file for each of several batches, on the CPU: with onnxruntime, or loaded by torch."""
+    """The outputs of a written file for each of several batches, on the CPU: with onnxruntime, or loaded by torch.
+
+    Raises:
+        ExportError: if the file cannot be loaded, or does not take a batch.
+    """
     if form == 'onnx':
         import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-        names = [output.name for output in session.get_outputs()]
-        runs = [session.run(names, {'images': images.numpy()}) for images in batches]
-        return [dict(zip(names, map(torch.from_numpy, run), strict=True)) for run in runs]
-    network = torch.export.load(path).module()
-    return [network(images) for images in batches]
+    step = 'cannot be loaded'
+    try:
+        if form == 'onnx':
+            session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+            names = [output.name for output in session.get_outputs()]
+        else:
+            network = torch.export.load(path).module()
+        found = []
+        for images in batches:
+            step = f'does not run on images of {tuple(images.shape)}'
+            if form == 'onnx':
+                run = session.run(names, {'images': images.numpy()})
+                found.append(dict(zip(names, map(torch.from_numpy, run), strict=True)))
+            else:
+                found.append(network(images))
+    except Exception as error:  # those of onnxruntime have no base of their own
+        raise ExportError(f'{path.name} {step}: {type(error).__name__}: {error}') from error
+    return found
 
 
 def compare(spec: TaskSpec, output: Tensor, logits: Tensor, outputs: str = 'predictions') -> Difference:
@@ -115,6 +140,10 @@ def largest_differences(
 
     Returns:
         Per task, the difference of the size at which it is largest relative to its scale.
+
+    Raises:
+        ExportError: if the file cannot be run, see `run_file`.
+        ValueError: if an output has another shape than the model's.
     """
     generator = torch.Generator().manual_seed(0)
     settings = dict(preprocessing=network.preprocessing, channel_order=network.channel_order)
@@ -131,6 +160,6 @@ def largest_differences(
         for spec in network.specs:
             found = compare(spec, got[spec.name], wanted[spec.name], network.outputs)
             known = worst.get(spec.name)
-            if known is None or not found.within(known.largest / known.scale if known.scale else 0.0):
+            if known is None or found.relative > known.relative:
                 worst[spec.name] = found
     return worst

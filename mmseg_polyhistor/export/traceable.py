@@ -7,17 +7,27 @@ operations on sizes alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import AdaptivePadding
 from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..models.backbones.adapted_swin import AdaptedSwin
 from ..models.backbones.swin_windows import MASKED, WindowCache, Windows, fold_bias
 
-__all__ = ['TracedWindows', 'first_pixels', 'make_traceable', 'pad_to_multiple']
+__all__ = [
+    'AnySize',
+    'TracedWindows',
+    'adaptive_average',
+    'first_pixels',
+    'make_traceable',
+    'pad_to_multiple',
+]
 
 
 def pad_to_multiple(x: Tensor, multiple: Sequence[int], value: float = 0.0) -> Tensor:
@@ -44,6 +54,47 @@ def first_pixels(x: Tensor, size: Sequence[int]) -> Tensor:
     for dim, length in zip((-2, -1), size, strict=True):
         x = x.index_select(dim, torch.arange(length, device=x.device))
     return x
+
+
+def adaptive_average(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """`F.adaptive_avg_pool2d`, as a product with a matrix per axis that is computed from the size of the map.
+
+    Args:
+        input: (..., H, W).
+        output_size: Height and width of the result, None for those of the map; or one number for both.
+    """
+    sizes = (output_size, output_size) if isinstance(output_size, int) else output_size
+    for dim, parts in zip((-2, -1), sizes, strict=True):
+        if parts is None:
+            continue
+        if parts == 1:
+            input = input.mean(dim, keepdim=True)
+            continue
+        length = input.shape[dim]
+        part = torch.arange(parts, device=input.device)[:, None]
+        begin, end = part * length // parts, ((part + 1) * length + parts - 1) // parts
+        place = torch.arange(length, device=input.device)
+        weight = ((place >= begin) & (place < end)).to(input.dtype) / (end - begin).to(input.dtype)
+        input = weight @ input if dim == -2 else input @ weight.T
+    return input
+
+
+class AnySize(TorchFunctionMode):
+    """While a network is traced for any size: operations that a tracer would write for its example's size.
+
+    Whether a convolution's input lies in channels-last memory depends on which of its sizes are 1, so it is made
+    contiguous. The areas that adaptive pooling averages depend on the size of the map, see `adaptive_average`.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        func = {torch.conv2d: _contiguous_conv2d, F.adaptive_avg_pool2d: adaptive_average}.get(func, func)
+        return func(*args, **(kwargs or {}))
+
+
+def _contiguous_conv2d(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return torch.conv2d(input.contiguous(), *args, **kwargs)
 
 
 class _Padding(nn.Module):
@@ -137,8 +188,6 @@ def make_traceable(model: nn.Module) -> None:
         if isinstance(module, AdaptedSwin):
             module.fused = True
             module._windows = TracedWindows()
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_pre_hook(_contiguous)
         for name, child in list(module.named_children()):
             side_by_side = getattr(child, 'stride', None) == getattr(child, 'kernel_size', ())
             if isinstance(child, AdaptivePadding) and child.padding == 'corner' and side_by_side:
@@ -146,8 +195,3 @@ def make_traceable(model: nn.Module) -> None:
             elif type(child) is nn.Unfold and side_by_side and child.padding in (0, (0, 0)):
                 patches = _Patches(child.kernel_size, child.dilation, child.padding, child.stride)
                 setattr(module, name, patches)
-
-
-def _contiguous(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Whether a convolution's input lies in channels-last memory depends on which of its sizes are 1."""
-    return (inputs[0].contiguous(),)

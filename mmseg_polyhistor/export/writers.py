@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,31 @@ from torch.fx.experimental import _config as symbolic_shapes
 
 from ..version import __version__
 from .network import ExportNetwork
+from .traceable import AnySize
 
-__all__ = ['FORMATS', 'METADATA_KEY', 'ExportError', 'description', 'require_packages', 'trace', 'write_file']
+__all__ = [
+    'FIX_THE_SIZE',
+    'FORMATS',
+    'METADATA_KEY',
+    'ExportError',
+    'description',
+    'require_packages',
+    'trace',
+    'write_file',
+]
 
 METADATA_KEY = 'mmseg_polyhistor'
 PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 LARGEST_FILE = 1_900_000_000  # bytes of weights; a protobuf message, as an ONNX file is one, ends at 2 GiB
 
+LOWEST_OPSET = 18  # which torch writes; it converts to lower ones, and what comes out need not be valid
+FIX_THE_SIZE = 'A file for images of one size may still pass: --no-dynamic --shape H W'
+
 # Sizes of the example that is traced, of which only symbols reach the graph: several windows per axis in every stage, so
 # that no size is 1 by chance, and none equal to another. Nothing is computed.
 EXAMPLE = (2, 3, 288, 352)
+# Sizes that have nothing in common with these but that none is 1 in any stage; here the traced graph is run.
+OTHER_EXAMPLE = (3, 3, 235, 171)
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 
 
@@ -78,7 +95,8 @@ def trace(network: nn.Module, shape: Sequence[int] | None = None) -> ExportedPro
         shape: (B, H, W) of the only images that it will take. Defaults to None: images of any number and size.
 
     Raises:
-        ExportError: if a part of the network decides something by the values or the sizes of the images.
+        ExportError: if a part of the network decides something by the values of the images, or, where any size is wanted,
+            otherwise for images of another number and size than the example's.
     """
     if shape is None:
         example, dynamic = EXAMPLE, {'images': dict.fromkeys(AXES, torch.export.Dim.DYNAMIC)}
@@ -86,13 +104,25 @@ def trace(network: nn.Module, shape: Sequence[int] | None = None) -> ExportedPro
         example, dynamic = (shape[0], 3, *shape[1:]), None
     try:
         # Sizes of 1 are sizes like others: without this, an image as small as one window would be another program.
-        with symbolic_shapes.patch(backed_size_oblivious=True):
-            return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=dynamic, strict=False)
+        with symbolic_shapes.patch(backed_size_oblivious=True), AnySize() if dynamic else nullcontext():
+            program = torch.export.export(
+                network, (torch.zeros(example),), dynamic_shapes=dynamic, strict=False
+            )
     except Exception as error:
-        advice = 'fix the size (--no-dynamic --shape H W)' if shape is None else 'see the error above'
+        advice = FIX_THE_SIZE if shape is None else 'see the error above'
         raise ExportError(
             f'torch.export cannot trace this network: {type(error).__name__}: {error}\n{advice}'
         ) from error
+    if dynamic:
+        checked = program.module()  # checks what the trace took for granted, which no file does
+        try:
+            checked(torch.zeros(OTHER_EXAMPLE))
+        except Exception as error:
+            raise ExportError(
+                f'this network decides something by the number or the size of its images: traced for images of {EXAMPLE}, it '
+                f'does not hold for {OTHER_EXAMPLE} ({textwrap.shorten(str(error), 300)}). {FIX_THE_SIZE}'
+            ) from error
+    return program
 
 
 def _write_onnx(
@@ -137,8 +167,6 @@ def _write_onnx(
 def _write_program(
     program: ExportedProgram, path: Path, names: Sequence[str], about: str, dynamic: bool, opset: int | None
 ) -> None:
-    if opset is not None:
-        raise ExportError('opset is an option of the format onnx')
     program.example_inputs = None  # images of zeros, which would lie in the file
     torch.export.save(program, path, extra_files={f'{METADATA_KEY}.json': about})
 
@@ -154,6 +182,7 @@ def write_file(
     form: str = 'onnx',
     shape: Sequence[int] | None = None,
     opset: int | None = None,
+    tell: Callable[[str], object] = lambda step: None,
 ) -> None:
     """Write a network. The graph's input is `images`, its outputs have the names of the tasks.
 
@@ -165,12 +194,19 @@ def write_file(
         path: The file. Onnx and torch want '.onnx' and '.pt2'.
         form: A key of `FORMATS`. Defaults to 'onnx'.
         shape: See `trace`. Defaults to None.
-        opset: Version of ONNX's operators. Defaults to None, torch's choice.
+        opset: Version of ONNX's operators, 18 or higher. Defaults to None, torch's choice.
+        tell: Is called with what is done next, as each step may take a minute. Defaults to a function that does nothing.
 
     Raises:
         ExportError: if a package is missing, or the network cannot be written.
     """
     require_packages(form, check=False)
+    if opset is not None and form != 'onnx':
+        raise ExportError('opset is an option of the format onnx')
+    if opset is not None and opset < LOWEST_OPSET:
+        raise ExportError(f'opset must be {LOWEST_OPSET} or higher, got {opset}')
+    tell('tracing the network')
     program = trace(network, shape)
+    tell(f'writing {path.name}')
     names = [spec.name for spec in network.specs]
     FORMATS[form](program, path, names, json.dumps(description(network)), shape is None, opset)

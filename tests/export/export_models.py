@@ -21,9 +21,22 @@ METHODS = dict(
     mtlora=dict(type='MTLoRA', rank=2, task_rank=1),
 )
 
+# Maps of 1/4 and 1/8: images that are padded to multiples of 8 have single pixels there.
+SMALLEST = dict(
+    smallest_mit=('AdaptedMiT', dict(embed_dims=8, num_layers=[1, 1])),
+    smallest_pvt=('AdaptedPVTv2', dict(embed_dims=[8, 16], depths=[1, 1], mlp_ratios=[2, 2])),
+    smallest_pvt_pooled=(
+        'AdaptedPVTv2',
+        dict(embed_dims=[8, 16], depths=[1, 1], mlp_ratios=[2, 2], linear=True),
+    ),
+)
+
 
 def build(method: str = 'polyhistor_lite', *, depths=(2, 1, 1), heads=(1, 2, 2), **preprocessor) -> nn.Module:
-    """A segmentor with values at random; 'single_task' has a whole encoder per task, 'mit' is of another family."""
+    """A segmentor with values at random.
+
+    'single_task' has a whole encoder per task; 'mit', 'mit_lora', and those of `SMALLEST` are of other families.
+    """
     init_default_scope('mmseg')
     torch.manual_seed(0)
     encoder = dict(
@@ -32,10 +45,15 @@ def build(method: str = 'polyhistor_lite', *, depths=(2, 1, 1), heads=(1, 2, 2),
     widths = [8 * 2**i for i in range(len(depths))]
     if method == 'single_task':
         backbone = dict(type='TaskEncoders', tasks=TASKS, encoder=dict(encoder, frozen=False))
-    elif method == 'mit':
+    elif method in ('mit', 'mit_lora'):
         arch = dict(embed_dims=8, num_layers=[1, 1, 1], num_heads=[1, 2, 4])
-        backbone = dict(type='AdaptedMiT', arch=arch, tasks=TASKS, adapter=METHODS['polyhistor_lite'])
+        adapter = METHODS['lora' if method == 'mit_lora' else 'polyhistor_lite']
+        backbone = dict(type='AdaptedMiT', arch=arch, tasks=TASKS, adapter=adapter)
         widths = [8, 16, 32]
+    elif method in SMALLEST:
+        family, arch = SMALLEST[method]
+        backbone = dict(type=family, arch=dict(num_heads=[1, 2], sr_ratios=[2, 1]) | arch, tasks=TASKS)
+        widths = [8, 16]
     else:
         backbone = dict(encoder, tasks=TASKS, adapter=METHODS[method])
     options = dict(mean=MEAN, std=STD, bgr_to_rgb=True, test_cfg=dict(size_divisor=32))

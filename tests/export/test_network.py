@@ -48,10 +48,14 @@ def test_some_of_the_tasks(method):
     assert model.tasks == TASKS and model.backbone.tasks == TASKS
 
 
-def test_changes_of_the_only_task_become_part_of_the_encoder():
-    model = build('lora')
+@pytest.mark.parametrize('method', ['lora', 'mit_lora'])
+def test_changes_of_the_only_task_become_part_of_the_encoder(method):
+    model = build(method)
     assert ExportNetwork(model).segmentor.backbone.adapters is not None
-    assert ExportNetwork(model, tasks=('normals',)).segmentor.backbone.adapters is None
+    alone = ExportNetwork(model, tasks=('normals',), outputs='logits')
+    assert alone.segmentor.backbone.adapters is None
+    images = photographs(2, 70, 90)
+    assert_close(alone(images), {'normals': expected_logits(model, images)['normals']})
 
 
 def test_predictions_are_those_of_a_test_run():

@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import AdaptivePadding, PatchMerging
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_polyhistor.export.traceable import (
+    AnySize,
     TracedWindows,
+    adaptive_average,
     first_pixels,
     make_traceable,
     pad_to_multiple,
@@ -23,6 +26,42 @@ def test_padding(size):
     padded = pad_to_multiple(x, (4, 2), 5.0)
     assert torch.equal(padded, F.pad(x, (0, -size[1] % 2, 0, -size[0] % 4), value=5.0))
     assert torch.equal(first_pixels(padded, size), x)
+
+
+@pytest.mark.parametrize('output', [1, 2, 3, 7, (1, 6), (None, 3), (4, None)])
+@pytest.mark.parametrize('size', [(1, 1), (5, 8), (12, 7)])
+def test_adaptive_pooling(size, output):
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(adaptive_average(x, output), F.adaptive_avg_pool2d(x, output))
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of the operations that are run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_is_exchanged_while_a_network_is_traced():
+    """Pooling, as a module or as a function, and the memory of what convolutions get; results stay."""
+    x = torch.randn(2, 6, 5, 4).to(memory_format=torch.channels_last)
+    conv = nn.Conv2d(6, 6, 3)
+    convolutions = (conv, lambda t: F.conv2d(input=t, weight=conv.weight, padding=1))
+    poolings = (nn.AdaptiveAvgPool2d(3), lambda t: F.adaptive_avg_pool2d(input=t, output_size=(2, 3)))
+    for layer in (*convolutions, *poolings):
+        want = layer(x)
+        with torch.no_grad(), AnySize(), Operations() as run:
+            got = layer(x)
+        torch.testing.assert_close(got, want)
+        if layer in convolutions:
+            assert run.names == ['clone', 'convolution']
+        else:
+            assert 'arange' in run.names and not any('pool' in name for name in run.names)
 
 
 @pytest.mark.parametrize('shift', [0, 3])

@@ -82,6 +82,30 @@ def test_torch_export(tmp_path):
     assert path.stat().st_size < weights + 1_000_000  # and no example images
 
 
+@pytest.mark.parametrize(
+    'method, form',
+    [
+        ('smallest_mit', 'torch_export'),
+        ('smallest_mit', 'onnx'),
+        ('smallest_pvt', 'torch_export'),
+        ('smallest_pvt_pooled', 'onnx'),
+    ],
+)
+def test_other_families_of_any_size(request, tmp_path, method, form):
+    if form == 'onnx':
+        request.getfixturevalue('onnx')
+    if 'pvt' in method:
+        pytest.importorskip('timm')
+    model = build(method, test_cfg=dict(size_divisor=8))
+    path = tmp_path / f'model{".onnx" if form == "onnx" else ".pt2"}'
+    write_file(ExportNetwork(model, tasks=['normals'], outputs='logits'), path, form=form)
+    sizes = [(1, 5, 3), (1, 32, 32), (2, 70, 90), (1, 224, 224)]
+    batches = [photographs(*size) for size in sizes]
+    for images, got in zip(batches, run_file(path, form, batches), strict=True):
+        want = expected_logits(model, images, 8)['normals']
+        torch.testing.assert_close(got['normals'], want, rtol=1e-3, atol=1e-4)
+
+
 @torch.no_grad()
 def test_predictions_large_weights_and_opset(onnx, tmp_path, monkeypatch):
     """Weights beyond what one file takes lie in a second one; classes, probabilities and unit vectors are written."""
@@ -104,8 +128,12 @@ def test_predictions_large_weights_and_opset(onnx, tmp_path, monkeypatch):
     found = largest_differences(path, 'onnx', network, model, [(1, 33, 40)])
     assert not found['saliency'].within(1e-2)
     assert found['semseg'].within(1e-3) and found['normals'].within(1e-3)
-    with pytest.raises(ExportError, match=r'opset 5 |as ONNX'):
-        write_file(network, path, shape=(1, 33, 40), opset=5)
+    with pytest.raises(
+        ExportError, match=r'model.onnx does not run on images of \(1, 3, 34, 40\): InvalidArg'
+    ):
+        run_file(path, 'onnx', [photographs(1, 33, 40), photographs(1, 34, 40)])
+    with pytest.raises(ExportError, match=r'opset 99 cannot express this network'):
+        write_file(network, path, shape=(1, 33, 40), opset=99)
 
 
 class ByValue(nn.Module):
@@ -115,11 +143,41 @@ class ByValue(nn.Module):
         return images * 2 if images.max() > 1 else images
 
 
+class BySize(nn.Module):
+    """A network that decides by how many images it sees, or by how large they are, as stock Swins do."""
+
+    def __init__(self, axis, number):
+        super().__init__()
+        self.axis, self.number = axis, number
+
+    def forward(self, images):
+        return images * 2 if images.shape[self.axis] % self.number == 0 else images
+
+
+class ByNumber(nn.Module):
+    """A network that writes the number of images into its graph."""
+
+    def forward(self, images):
+        return images.reshape(int(images.shape[0] / 0.5 * 0.5), -1)
+
+
 def test_networks_that_cannot_be_traced():
-    with pytest.raises(ExportError, match=r'(?s)cannot trace this network.*--no-dynamic'):
+    with pytest.raises(ExportError, match=r'(?s)cannot trace this network.*--no-dynamic --shape H W'):
         writers.trace(ByValue())
-    with pytest.raises(ExportError, match='cannot trace this network'):
+    with pytest.raises(ExportError, match='cannot trace this network') as caught:
         writers.trace(ByValue(), (1, 8, 8))
+    assert '--no-dynamic' not in str(caught.value)
+
+
+@pytest.mark.parametrize('network', [BySize(0, 2), BySize(2, 4), BySize(3, 11), ByNumber()], ids=str)
+def test_networks_that_decide_by_size_are_refused(network):
+    """A graph for all sizes would hold the decision for the example's."""
+    with pytest.raises(
+        ExportError, match=r'decides something by the number or the size .*--no-dynamic --shape H W'
+    ):
+        writers.trace(network)
+    images = torch.rand(3, 3, 33, 40)
+    assert torch.equal(writers.trace(network, (3, 33, 40)).module()(images), network(images))
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -138,3 +196,11 @@ def test_opset_is_an_option_of_onnx(tmp_path):
     network = ExportNetwork(build('decoder_only', depths=(1,)))
     with pytest.raises(ExportError, match='opset is an option of the format onnx'):
         write_file(network, tmp_path / 'm.pt2', form='torch_export', shape=(1, 32, 32), opset=18)
+
+
+def test_opsets_that_torch_does_not_write_itself_are_refused(onnx, tmp_path):
+    """Conversion downwards leaves attributes that an old operator does not have."""
+    steps = []
+    with pytest.raises(ExportError, match='opset must be 18 or higher, got 17'):
+        write_file(nn.Identity(), tmp_path / 'm.onnx', shape=(1, 32, 32), opset=17, tell=steps.append)
+    assert steps == []  # and not after a minute
