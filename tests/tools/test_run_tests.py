@@ -40,8 +40,8 @@ def run(clone, script, *arguments, **environment):
 @pytest.mark.parametrize(
     ('arguments', 'folder', 'extras', 'tests'),
     [
-        ([], '.venv', 'openmmlab,test', '-m pytest -n'),
-        (['tests/adapters', '-x'], '.venv', 'openmmlab,test', '-m pytest tests/adapters -x'),
+        ([], '.venv', 'openmmlab,test,export,timm', '-m pytest -n'),
+        (['tests/adapters', '-x'], '.venv', 'openmmlab,test,export,timm', '-m pytest tests/adapters -x'),
         (['--stack', 'onedl'], '.venv-onedl', 'onedl,test', '--dist loadscope -m integration or stack'),
         (['--stack', 'onedl', 'tests/engine'], '.venv-onedl', 'onedl,test', '-m pytest tests/engine'),
     ],
