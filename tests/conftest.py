@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
+from mmseg_polyhistor.tasks import restored_tasks
 from tests.tool_runner import Tools
 
 REPO = Path(__file__).resolve().parents[1]
@@ -39,6 +40,13 @@ def shared_data() -> Path:
 def _mmseg_scope() -> None:
     """Every test runs in the scope that a config's `default_scope = 'mmseg'` sets."""
     init_default_scope('mmseg')
+
+
+@pytest.fixture
+def task_table() -> Iterator[None]:
+    """The table of tasks is as it was after the test."""
+    with restored_tasks():
+        yield
 
 
 def _as_rank(rank: int, world_size: int, folder: Path, function: Callable, arguments: tuple) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,7 @@ GARMENTS = dict(name='garments', kind='semantic', classes=['background', 'shirt'
 SILHOUETTE = dict(name='silhouette', kind='binary')
 
 
-@pytest.fixture(autouse=True)
-def _table() -> Iterator[None]:
-    """The table is as it was after every test."""
-    rows = dict(tasks._TASKS)
-    yield
-    tasks._TASKS.clear()
-    tasks._TASKS.update(rows)
+pytestmark = pytest.mark.usefixtures('task_table')
 
 
 # -------------------------------------------------------------------------------------------------- what is filled in

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -11,17 +10,9 @@ import pytest
 from mmseg.datasets import PascalVOCDataset
 from mmseg.utils import get_palette
 
-from mmseg_polyhistor import tasks
 from mmseg_polyhistor.tasks import TaskSpec, get_task, get_tasks, known_tasks, register_task, restored_tasks
 
-
-@pytest.fixture(autouse=True)
-def _table() -> Iterator[None]:
-    """The table is as it was after every test."""
-    rows = dict(tasks._TASKS)
-    yield
-    tasks._TASKS.clear()
-    tasks._TASKS.update(rows)
+pytestmark = pytest.mark.usefixtures('task_table')
 
 
 def make(name: str = 'garments', **changes: Any) -> TaskSpec:

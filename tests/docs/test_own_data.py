@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,7 @@ CLASSES = ('background', 'shirt', 'trousers')
 SIZE = (80, 60)  # width, height
 
 
-@pytest.fixture(autouse=True)
-def _table() -> Iterator[None]:
-    """The table of tasks is as it was after every test."""
-    rows = dict(tasks._TASKS)
-    yield
-    tasks._TASKS.clear()
-    tasks._TASKS.update(rows)
+pytestmark = pytest.mark.usefixtures('task_table')
 
 
 @pytest.fixture(scope='module')

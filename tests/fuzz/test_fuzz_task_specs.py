@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,7 @@ from mmseg_polyhistor.tasks import KINDS, TaskSpec, get_task, get_tasks, known_t
 FIELDS = tuple(field.name for field in dataclasses.fields(TaskSpec))
 
 
-@pytest.fixture(autouse=True)
-def _table() -> Iterator[None]:
-    rows = dict(tasks._TASKS)
-    yield
-    tasks._TASKS.clear()
-    tasks._TASKS.update(rows)
+pytestmark = pytest.mark.usefixtures('task_table')
 
 
 LOSS = {
