@@ -27,6 +27,8 @@ GOOD = {
     'cv2': '',
     'torchvision': '',
     'mmengine': "__version__ = '0.10.7'",
+    'mmengine/config': '',
+    'mmengine/config/utils': "MODULE2PACKAGE = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}",
     'mmcv': "__version__ = '2.1.0'",
     'mmcv/ops': 'from mmcv import _ext',
     'mmseg': "__version__ = '1.2.2'",
@@ -40,16 +42,19 @@ CHECK = 'compat.ensure_stack()'
 def stack(tmp_path):
     """A function that lays out the packages (None: absent), runs a snippet and returns the finished process."""
 
-    def run(code=CHECK, *, torchvision_version=TORCHVISION, real_torch=False, **packages):
+    def run(code=CHECK, *, torchvision_version=TORCHVISION, real_torch=False, distributions=(), **packages):
         site = tmp_path / 'site'
         for name, source in {**GOOD, **packages}.items():
             if source is not None and not (real_torch and name == 'torch'):
                 (site / name).mkdir(parents=True, exist_ok=True)
                 (site / name / '__init__.py').write_text(textwrap.dedent(source))
+        versions = dict.fromkeys(distributions, '1.2.2')
         if torchvision_version is not None:
-            info = site / f'torchvision-{torchvision_version}.dist-info'
+            versions['torchvision'] = torchvision_version
+        for name, version in versions.items():
+            info = site / f'{name.replace("-", "_")}-{version}.dist-info'
             info.mkdir(parents=True)
-            fields = ('Metadata-Version: 2.1', 'Name: torchvision', f'Version: {torchvision_version}', '')
+            fields = ('Metadata-Version: 2.1', f'Name: {name}', f'Version: {version}', '')
             (info / 'METADATA').write_text('\n'.join(fields))
         (site / 'packaging').symlink_to(Path(packaging.__file__).parent)
         shutil.copy(COMPAT, site / 'compat.py')
@@ -79,6 +84,22 @@ def test_a_fit_stack_passes(stack):
     assert done.stdout == 'fine\n', done.stderr
 
 
+@pytest.mark.parametrize(
+    ('distributions', 'name'),
+    [
+        ((), 'mmsegmentation'),
+        (('mmsegmentation',), 'mmsegmentation'),
+        (('onedl-mmsegmentation',), 'onedl-mmsegmentation'),
+        (('mmsegmentation', 'onedl-mmsegmentation'), 'mmsegmentation'),
+    ],
+)
+def test_configs_of_mmseg_are_those_of_its_distribution(stack, distributions, name):
+    """`_base_ = 'mmseg::...'` is looked for in the distribution that is installed."""
+    code = f'{CHECK}\nfrom mmengine.config.utils import MODULE2PACKAGE\nprint(MODULE2PACKAGE)'
+    done = stack(code, distributions=distributions)
+    assert done.stdout == f'{dict(mmseg=name, mmpretrain="mmpretrain")}\n', done.stderr
+
+
 EXTRA = "pip install 'mmseg_polyhistor[openmmlab]'"
 BROKEN = {
     'no torch': (dict(torch=None), ['needs torch', EXTRA]),
@@ -91,7 +112,10 @@ BROKEN = {
         dict(torchvision=None, torchvision_version=None),
         ['needs torchvision, which is not installed', "pip install 'torchvision==0.28.*'"],
     ),
-    'no mmengine': (dict(mmengine=None), ['needs mmengine', EXTRA]),
+    'no mmengine': (
+        {'mmengine': None, 'mmengine/config': None, 'mmengine/config/utils': None},
+        ['needs mmengine', EXTRA],
+    ),
     'no mmcv': ({'mmcv': None, 'mmcv/ops': None}, ['needs mmcv', EXTRA]),
     'rest of an mmcv': (dict(mmcv=None), ['the folder', 'site/mmcv is taken', 'remove or rename it', "'mmcv-lite==2.1.0'"]),
     'no mmseg': (dict(mmseg=None), ['needs mmseg', EXTRA]),

@@ -90,6 +90,10 @@ def sound_files() -> dict[str, tuple[str, tuple[bytes, ...]]]:
         'vector_npy': ('normals', arrays),
         'scalar_npy': ('depth', (npy(rng.random(SHAPE)), npy(ids))),
         'scalar_image': ('depth', (*wide, *grey)),
+        'nyud_classes_image': ('nyud_semseg', (*indices, *wide)),
+        'nyud_classes_mat': ('nyud_semseg', tuple(mat({'segmentation': ids}, c) for c in (True, False))),
+        'scalar_mat': ('depth', tuple(mat({'depth': rng.random(SHAPE)}, c) for c in (True, False))),
+        'mask_npy': ('edge', (npy(rng.random(SHAPE)), npy(ids > 3))),
         'pascal_parts': ('human_parts', (parts(True), parts(False))),
         'pascal_normals': ('normals', colour),
         'pascal_edges': ('edge', tuple(mat(v, c) for v in (context, floats) for c in (True, False))),
@@ -98,7 +102,7 @@ def sound_files() -> dict[str, tuple[str, tuple[bytes, ...]]]:
 
 def read(path: Path, reader: str) -> np.ndarray | None:
     """The label of the file at a path, checked once more, or None where the file was refused as it should be."""
-    options: dict = {'scalar_image': dict(factor=0.001)}.get(reader, {})
+    options: dict = {'scalar_image': dict(factor=0.001), 'scalar_mat': dict(key='depth')}.get(reader, {})
     if reader == 'pascal_normals':
         options['context_path'] = str(path.with_name('context.mat'))
     spec = get_task(sound_files()[reader][0])
