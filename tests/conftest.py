@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 
 import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
 from mmseg_polyhistor.tasks import restored_tasks
+from tests.pascal_tree import _write_parts, _write_png, pascal_tree  # noqa: F401  (fixtures)
 from tests.tool_runner import Tools
 
 REPO = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
-from ..datasets.photographs import DEEP_MODES, deep_grey, read_head
+from ..datasets.photographs import deep_grey, read_head
 from ..datasets.transforms import LoadMultiTaskAnnotations
 from ..tasks import TaskSpec
 from .sources import InputError, Source, expand_inputs
@@ -176,8 +176,8 @@ class MultiTaskInferencer:
             raise InputError(f'{source.path}: {source.problem}')
         if source.image is None:
             head = read_head(source.path) if self.loader.imdecode_backend == 'pillow' else None
-            if head is not None and head.mode in DEEP_MODES:
-                raise InputError(f'{deep_grey(source.path, head)}. Convert it')
+            if head is not None and (problem := deep_grey(source.path, head)):
+                raise InputError(f'{problem}. Convert it')
             try:
                 results = self.loader(dict(img_path=source.path))
             except Exception as e:

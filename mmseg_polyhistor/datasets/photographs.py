@@ -8,7 +8,7 @@ from PIL import Image
 
 from .labels import SampleError
 
-__all__ = ['DEEP_MODES', 'FileHead', 'check_photograph', 'deep_grey', 'read_head']
+__all__ = ['FileHead', 'check_photograph', 'deep_grey', 'read_head']
 
 EXIF_ORIENTATION = 0x0112  # 1: as it is stored; 2 to 8: the other turns and mirror images
 QUARTER_TURNS = range(5, 9)
@@ -72,14 +72,14 @@ def check_photograph(path: str) -> None:
             'does not tell whether they were drawn on the turned photograph. Store it upright, without the orientation. '
             f'{REMEDY}: as it is turned, or as it is stored with color_type="color_ignore_orientation"'
         )
-    if head.mode in DEEP_MODES:
-        raise SampleError(
-            f'{deep_grey(path, head)}. Convert it. {REMEDY}: imdecode_backend="cv2" divides 16 bits by 256'
-        )
+    if problem := deep_grey(path, head):
+        raise SampleError(f'{problem}. Convert it. {REMEDY}: imdecode_backend="cv2" divides 16 bits by 256')
 
 
 def deep_grey(path: str, head: FileHead) -> str:
-    """What is wrong with a file whose mode is one of `DEEP_MODES`, without a full stop."""
+    """What is wrong with a file of grey values that Pillow cuts off, without a full stop; empty for any other file."""
+    if head.mode not in DEEP_MODES:
+        return ''
     return (
         f'{path}: found a photograph of mode {head.mode}, grey values of more than 8 bits, which Pillow cuts off at 255; '
         'expected 8 bits per channel'

@@ -103,7 +103,6 @@ def _small(cfg: Config, folder: str, validation: int | None) -> Config:
             hook.pop('out_dir', None)  # of checkpoints and logs
     if small.get('visualizer'):
         small.visualizer.vis_backends = []
-    small.vis_backends = []
     evaluators = small.get('val_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         evaluator.pop('output_dir', None)  # of predictions

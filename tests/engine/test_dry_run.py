@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
 import os
 import shutil
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,17 +18,6 @@ from tiny_segmentor import stock_file, tiny_config
 from mmseg_polyhistor.engine.dry_run import dry_run
 
 RUNS = itertools.count()
-
-
-def _pascal_tree():
-    path = Path(__file__).resolve().parents[1] / 'datasets/conftest.py'
-    spec = importlib.util.spec_from_file_location('pascal_tree_fixture', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.pascal_tree
-
-
-pascal_tree = _pascal_tree()
 
 
 @pytest.fixture

@@ -26,9 +26,6 @@ def load(path: Path, name: str) -> ModuleType:
     return module
 
 
-pascal_tree = load(TESTS / 'datasets/conftest.py', 'pascal_tree_fixture').pascal_tree
-
-
 @pytest.fixture(scope='module')
 def tool() -> ModuleType:
     return load(TESTS.parent / 'tools/check_dataset.py', 'check_dataset')

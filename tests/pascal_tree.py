@@ -1,4 +1,4 @@
-"""A small tree in the PASCAL_MT layout, written for the test, and its truth."""
+"""Fixtures of all folders: a small tree in the PASCAL_MT layout, written for the test, and its truth."""
 
 from __future__ import annotations
 
