@@ -83,7 +83,7 @@ setup(
         'openmmlab': openmmlab,
         'onedl': onedl,
         'timm': ['timm>=1.0'],  # AdaptedPVTv2
-        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff'],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'safetensors'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
     },
     cmdclass={'build_py': BuildWithMim},

@@ -31,7 +31,11 @@ from mmseg_polyhistor.tasks import get_task
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
-EVERY = sorted(p.relative_to(CONFIGS).as_posix() for p in CONFIGS.glob('*/*.py') if p.parent.name != '_base_')
+EVERY = sorted(
+    p.relative_to(CONFIGS).as_posix()
+    for p in CONFIGS.glob('*/*.py')
+    if p.parent.name not in ('_base_', 'studies')
+)
 # On MiT, or of one task in mmseg's own segmentors: their networks are held in test_configs_of_other_networks.py
 PATHS = [path for path in EVERY if path.split('/')[0] not in ('mit', 'in_mmseg')]
 PASCAL = [path for path in PATHS if path.endswith('_pascal.py')]

@@ -19,6 +19,8 @@ from mmengine.runner import CheckpointLoader
 
 __all__ = ['load_from_http', 'load_from_local']
 
+SAFETENSORS = '.safetensors'
+
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict:
@@ -26,6 +28,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 
     mmengine leaves the protection to `torch.load`, which has it by default only since torch 2.6; the maintained fork
     loads a file that was refused once more, without protection.
+
+    A `.safetensors` file gives its tensors by name; the package safetensors reads it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -35,6 +39,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f'the checkpoint {filename!r} does not exist')
     with _named_errors(filename):
+        if path.suffix == SAFETENSORS:
+            return _load_safetensors(path, map_location)
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
@@ -72,6 +78,11 @@ def _download_and_load(url: str, map_location: Any) -> dict:
     name = os.path.basename(urlparse(url).path)
     try:
         with _named_errors(url):
+            if name.endswith(SAFETENSORS):
+                if not (cache / name).is_file():
+                    cache.mkdir(parents=True, exist_ok=True)
+                    torch.hub.download_url_to_file(url, str(cache / name), progress=sys.stderr.isatty())
+                return _load_safetensors(cache / name, map_location)
             return torch.hub.load_state_dict_from_url(
                 url,
                 model_dir=str(cache),
@@ -83,6 +94,14 @@ def _download_and_load(url: str, map_location: Any) -> dict:
     except RuntimeError:
         (cache / name).unlink(missing_ok=True)  # torch takes whatever the server sent for the whole file
         raise
+
+
+def _load_safetensors(path: Path, map_location: Any) -> dict:
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as e:  # no part of any stack
+        raise ModuleNotFoundError('it needs the package safetensors (pip install safetensors)') from e
+    return load_file(path, device=str(map_location or 'cpu'))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 pytestmark = pytest.mark.stack
@@ -66,6 +68,30 @@ def test_weights_load(source, tmp_path):
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'good.pth')
     load_checkpoint(copy, source('good.pth'), map_location='cpu')
     assert torch.equal(copy.weight, model.weight)
+
+
+def test_safetensors_load(source, tmp_path, monkeypatch):
+    """Tensors by name, in the precision of the file; a broken file and an absent package are told."""
+    model, copy = nn.Linear(2, 3), nn.Linear(2, 3)
+    half = {key: value.half() for key, value in model.state_dict().items()}
+    save_file(half, tmp_path / 'good.safetensors')
+    for _ in range(2):  # the second download is found in the cache
+        loaded = CheckpointLoader.load_checkpoint(source('good.safetensors'), map_location='cpu')
+        assert loaded.keys() == half.keys()
+        assert all(
+            torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype
+            for key, value in half.items()
+        )
+    load_checkpoint(copy, source('good.safetensors'), map_location='cpu')
+    assert torch.equal(copy.weight, half['weight'].float())
+
+    (tmp_path / 'broken.safetensors').write_bytes((tmp_path / 'good.safetensors').read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match=r'broken\.safetensors.*cannot be read'):
+        load_checkpoint(copy, source('broken.safetensors'))
+    assert not [path for path in (tmp_path / 'cache').rglob('broken*') if path.is_file()]
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(RuntimeError, match=r'good\.safetensors.*pip install safetensors'):
+        load_checkpoint(copy, source('good.safetensors'))
 
 
 def test_malicious_pickle_is_refused_and_does_not_run(source, tmp_path):

@@ -1,0 +1,245 @@
+"""Studies: what their files may say, the jobs that follow, the configs of the jobs, and how finished runs become a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmseg_polyhistor.benchmark import count_config
+from mmseg_polyhistor.results.study import Job, Study
+from mmseg_polyhistor.results.study_runs import (
+    ABSENT,
+    FINISHED,
+    UNFINISHED,
+    collect_study,
+    search_table,
+    state,
+)
+
+METHOD = """
+tasks = ('semseg', 'normals')
+default_scope = 'mmseg'
+model = dict(
+    type='MultiTaskSegmentor', tasks=tasks, backbone={backbone},
+    decode_heads=dict(type='AllMLPHead', in_channels=[96, 192, 384, 768], channels=256),
+    data_preprocessor=dict(type='MultiTaskDataPreProcessor'))
+train_dataloader = dict(batch_size=12, num_workers=8, dataset=dict(type='PascalContextMTDataset'))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=5.0, momentum=0.9))
+default_hooks = dict(logger=dict(type='LoggerHook', interval=50))
+"""
+SHARED = "dict(type='AdaptedSwin', arch='tiny', tasks=tasks, adapter=dict(type='LoRA', rank=4), init_cfg=dict(type='Pretrained', checkpoint='a'))"
+ALONE = "dict(type='TaskEncoders', tasks=tasks, encoder=dict(type='AdaptedSwin', arch='tiny', frozen=False))"
+DATA = """
+loader = dict(batch_size=2, dataset=dict(type='NYUDMTDataset', data_root='here'))
+train_dataloader = val_dataloader = test_dataloader = loader
+"""
+SCHEDULE = """
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1.0))
+train_cfg = dict(type='SeededEpochBasedTrainLoop', max_epochs=2)
+"""
+STUDY = """
+title = 'toy'
+data = 'data.py'
+schedule = 'schedule.py'
+encoder = dict(arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4), window_size=4)
+encoders = dict(good=dict(init_cfg=dict(type='Pretrained', checkpoint='swin.pth')), random=dict(init_cfg=None))
+model = dict(decode_heads=dict(in_channels=[8, 16, 32, 64], channels=8))
+runtime = dict(default_hooks=dict(logger=dict(interval=1)))
+groups = dict(small=0.1, large=0.01)
+rows = dict(
+    lora=dict(config='lora.py', group='small', label='LoRA', seeds=(0, 1)),
+    wide=dict(config='lora.py', group='small', encoders=('good',),
+              options=dict(model=dict(backbone=dict(adapter=dict(rank=8))))),
+    alone=dict(config='alone.py', group='large', label='Alone'))
+reference = ('good', 'alone')
+search = dict(rows=['lora'], rates=[0.1, 0.3], encoder='good')
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes the study, with changes of its text, and gives its path."""
+
+    def write(*changes: tuple[str, str], more: str = '') -> Path:
+        text = STUDY
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        files = dict(
+            lora=METHOD.format(backbone=SHARED),
+            alone=METHOD.format(backbone=ALONE),
+            data=DATA,
+            schedule=SCHEDULE,
+        )
+        for name, content in (files | {'study': text + more}).items():
+            (tmp_path / f'{name}.py').write_text(content)
+        return tmp_path / 'study.py'
+
+    return write
+
+
+def test_jobs_come_with_the_reference_first_and_seed_by_seed(write):
+    study = Study(write())
+    assert [job.name for job in study.jobs()] == [
+        'good/alone/seed_0', 'good/lora/seed_0', 'good/wide/seed_0', 'random/alone/seed_0', 'random/lora/seed_0',
+        'good/lora/seed_1', 'random/lora/seed_1',
+    ]  # fmt: skip
+    assert {job.row: job.rate for job in study.jobs()} == dict(alone=0.01, lora=0.1, wide=0.1)
+    some = study.jobs(rows=['lora'], encoders=['random'], seeds=[1])
+    assert some == (Job(row='lora', encoder='random', seed=1, rate=0.1),)
+    assert [job.name for job in study.search_jobs()] == ['search/lora/rate_0.1', 'search/lora/rate_0.3']
+    with pytest.raises(ValueError, match=r"rows: unknown \['none'\]; rows: \['alone', 'lora', 'wide'\]"):
+        study.jobs(rows=['none'])
+    with pytest.raises(ValueError, match='no run has these rows, encoders and seeds together'):
+        study.jobs(rows=['wide'], encoders=['random'])
+
+
+def test_configs_of_jobs(write):
+    """Data, schedule and the encoder's entries are replaced, the rest is merged; an encoder per task gets them too."""
+    study = Study(write(), dict(data_root='elsewhere'))
+    cfg = study.config(Job(row='wide', encoder='good', seed=3, rate=0.25))
+    dataset = dict(type='NYUDMTDataset', data_root='elsewhere')
+    assert cfg.train_dataloader.to_dict() == dict(batch_size=2, dataset=dataset)
+    assert cfg.optim_wrapper.to_dict() == dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=0.25))
+    arch = dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)
+    assert cfg.model.backbone.to_dict() == dict(
+        type='AdaptedSwin', arch=arch, window_size=4, tasks=('semseg', 'normals'), adapter=dict(type='LoRA', rank=8),
+        init_cfg=dict(type='Pretrained', checkpoint='swin.pth'),
+    )  # fmt: skip
+    heads = dict(type='AllMLPHead', in_channels=[8, 16, 32, 64], channels=8)
+    assert cfg.model.decode_heads.to_dict() == heads
+    assert cfg.default_hooks.to_dict() == dict(logger=dict(type='LoggerHook', interval=1))
+    assert cfg.randomness.to_dict() == dict(seed=3)
+    alone = study.config(Job(row='alone', encoder='random', seed=0, rate=1.0)).model.backbone
+    assert alone.encoder.to_dict() == dict(
+        type='AdaptedSwin', arch=arch, window_size=4, frozen=False, init_cfg=None
+    )
+    assert set(alone) == {'type', 'tasks', 'encoder'}
+
+    tasks = Study(write(more="tasks = ('normals',)\n"))
+    for row in ('lora', 'alone'):
+        cfg = tasks.config(Job(row=row, encoder='random', seed=0, rate=1.0))
+        assert cfg.tasks == cfg.model.tasks == cfg.model.backbone.tasks == ('normals',)
+        assert count_config(cfg).total > 0
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'error', 'message'),
+    [
+        ("title = 'toy'\n", '', ValueError, r'is no study: it lacks title \(what the study is called\)'),
+        ("title = 'toy'\n", "title = 'toy'\nseeds = 3\n", ValueError, r"unknown \['seeds'\]"),
+        ("'data.py'", "'none.py'", FileNotFoundError, r"names 'none\.py', and .*none\.py does not exist"),
+        ("group='large'", "group='huge'", ValueError, r"rows\['alone'\]: group: unknown \['huge'\]; groups"),
+        ("label='Alone'", "name='Alone'", ValueError, r"rows\['alone'\] must have config and group"),
+        (
+            "encoders=('good',)",
+            "encoders=('bad',)",
+            ValueError,
+            r"rows\['wide'\]: encoders: unknown \['bad'\]",
+        ),
+        ("('good', 'alone')", "('good', 'none')", ValueError, r"reference: unknown \['none'\]; rows"),
+    ],
+)
+def test_what_a_study_may_not_say(write, old, new, error, message):
+    with pytest.raises(error, match=message):
+        Study(write((old, new)))
+
+
+def log_run(study: Study, job: Job, folder: Path, semseg: float, normals: float, epochs: int = 2) -> None:
+    """A work dir as mmengine leaves it, of a training that ended after some epochs."""
+    vis = folder / job.name / '20260101_000000' / 'vis_data'
+    vis.mkdir(parents=True)
+    study.config(job).dump(folder / job.name / 'config.py')
+    study.config(job).dump(vis / 'config.py')
+    rows = [
+        {'loss': 1.0, 'time': 0.5, 'epoch': epoch, 'iter': 4 * epoch, 'step': 4 * epoch}
+        for epoch in range(1, epochs + 1)
+    ]
+    if epochs == 2:
+        rows.append({'semseg.mIoU': semseg, 'normals.mean': normals, 'step': 2})
+    (vis / 'scalars.json').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    (folder / job.name / f'epoch_{epochs}.pth').touch()
+
+
+def test_finished_runs_become_rows(write, tmp_path):
+    """A row per method and encoder: means, deviations and gains by hand; what is not finished is told and left out."""
+    study, work = Study(write()), tmp_path / 'work'
+    jobs = {job.name: job for job in study.jobs()}
+    log_run(study, jobs['good/alone/seed_0'], work, 50.0, 20.0)
+    log_run(study, jobs['good/lora/seed_0'], work, 55.0, 18.0)
+    log_run(study, jobs['good/lora/seed_1'], work, 57.0, 20.0)
+    log_run(study, jobs['random/lora/seed_0'], work, 25.0, 40.0)
+    log_run(study, jobs['random/lora/seed_1'], work, 0.0, 0.0, epochs=1)
+    states = {name: state(study, job, work) for name, job in jobs.items()}
+    assert states['good/lora/seed_1'] == FINISHED and states['random/lora/seed_1'] == UNFINISHED
+    assert states['good/wide/seed_0'] == ABSENT
+
+    found = collect_study(study, work)
+    assert found.reference == {'semseg': 50.0, 'normals': 20.0}
+    rows = {(row.method, row.name): row for row in found.rows}
+    assert list(rows) == [('Alone', 'good'), ('LoRA', 'good'), ('LoRA', 'random')]
+    lora = rows['LoRA', 'good']
+    assert lora.runs == 2 and lora.values['semseg.mIoU'] == 56.0
+    gains = [100 * (0.1 + 0.1) / 2, 100 * (0.14 + 0) / 2]
+    assert lora.values['gain'] == pytest.approx(sum(gains) / 2)
+    assert lora.spread['gain'] == pytest.approx(abs(gains[0] - gains[1]) / math.sqrt(2))
+    assert rows['LoRA', 'random'].values['gain'] == pytest.approx(100 * (-0.5 - 1) / 2)
+    assert rows['LoRA', 'random'].runs == 1 and rows['Alone', 'good'].values['gain'] == 0
+    assert 'random/lora/seed_1 is unfinished, and left out' in found.remarks
+    assert 'good/wide/seed_0 is absent, and left out' in found.remarks
+    assert found.notes == ('gain: percent over Alone, good (semseg 50.00, normals 20.00)',)
+    counts = count_config(study.config(jobs['good/lora/seed_0']))
+    assert (lora.encoder, lora.total) == (counts.encoder, counts.total)
+
+
+def test_runs_of_another_study_are_refused(write, tmp_path):
+    """A table may not mix what two versions of a study have trained; the first difference is named."""
+    study, work = Study(write()), tmp_path / 'work'
+    job = study.jobs()[1]
+    log_run(study, job, work, 50.0, 20.0)
+    changed = Study(write(('small=0.1', 'small=0.2')))
+    message = r'optim_wrapper\.optimizer\.lr is 0\.2 in the study and 0\.1 in the run; move it away'
+    with pytest.raises(ValueError, match=message):
+        state(changed, changed.jobs()[1], work)
+    more = Study(write(more="runtime['extra'] = 1\n"))
+    with pytest.raises(ValueError, match='extra is only in the study'):
+        state(more, more.jobs()[1], work)
+    with pytest.raises(FileNotFoundError, match=r'no run of .*study\.py is finished'):
+        collect_study(study, tmp_path / 'nowhere')
+
+
+def test_the_search_is_a_table_of_rates(write, tmp_path):
+    study, work = Study(write()), tmp_path / 'work'
+    first, second = study.search_jobs()
+    log_run(study, first, work, 50.0, 20.0)
+    line, missing = search_table(study, work).splitlines()
+    assert line.split() == ['lora', '0.1', 'semseg', '50.00', 'normals', '20.00', 'gain', '+0.00']
+    assert missing.split() == ['lora', '0.3', 'not', 'finished']
+    log_run(study, second, work, 60.0, 20.0)
+    assert search_table(study, work).splitlines()[1].split()[-1] == '+10.00'
+    assert study.config(second).optim_wrapper.optimizer.lr == 0.3
+
+
+STUDIES = sorted((Path(__file__).resolve().parents[2] / 'configs/studies').glob('*.py'))
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.stem)
+def test_every_model_of_our_studies_can_be_built(path):
+    """With each encoder; the frozen encoder is the same for all rows, and the reference is trained as a whole."""
+    study = Study(path)
+    frozen = set()
+    for job in study.jobs():
+        cfg = study.config(job)
+        counts = count_config(cfg)
+        if job.encoder == 'random':
+            continue  # the same but for the weights, which counting does not load
+        if counts.frozen:
+            frozen.add(counts.frozen)
+        else:
+            assert study.rows[job.row].group == 'full'
+    assert len(frozen) == 1
+    assert isinstance(Config.fromfile(path).title, str)

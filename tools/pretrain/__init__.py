@@ -1,0 +1,1 @@
+"""Pretraining of small Swin backbones on labelled images."""

@@ -1,0 +1,121 @@
+"""Run a study: many methods on one data set, with one encoder and one recipe, and make its table and plot.
+
+Every run that is not finished is trained, in work dirs below --work-dir; one that was interrupted goes on where it stopped, and
+one that is finished stays. Then OUT gets results.txt, results.md, results.csv and the plot of gain against trainable parameters.
+A study is a config: see configs/studies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without installation
+
+import mmseg_polyhistor  # noqa: F401, I001  (first: it repairs the stack)
+from mmengine.config import DictAction
+
+from mmseg_polyhistor.results.figures import make_figures
+from mmseg_polyhistor.results.study import Study
+from mmseg_polyhistor.results.study_runs import collect_study, run_jobs, search_table, state
+from mmseg_polyhistor.results.table import results_table
+
+TRAIN = Path(__file__).resolve().with_name('train.py')
+
+EXAMPLES = """examples:
+  python tools/reproduce.py configs/studies/scenes.py --list
+  python tools/reproduce.py configs/studies/scenes.py                                      # everything, then the table
+  python tools/reproduce.py configs/studies/scenes.py --rows polyhistor --seeds 0          # one row of it
+  python tools/reproduce.py configs/studies/scenes.py --jobs 2 --threads 1                 # on two CPU cores
+  python tools/reproduce.py configs/studies/scenes.py --search                             # learning rates
+  python tools/reproduce.py configs/studies/scenes.py --table --cfg-options data_root=elsewhere
+"""
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('study', type=Path, help='the config of the study')
+    parser.add_argument(
+        '--work-dir', type=Path, help="folder of the runs (default: work_dirs/studies/<the study's name>)"
+    )
+    parser.add_argument('--out', type=Path, help='folder of tables and plot (default: the work dir)')
+    parser.add_argument('--rows', nargs='+', help='rows to train (default: all)')
+    parser.add_argument('--encoders', nargs='+', help='encoders to train with (default: all)')
+    parser.add_argument('--seeds', nargs='+', type=int, help='seeds to train with (default: all)')
+    parser.add_argument('--jobs', type=int, default=1, help='trainings at a time (default: 1)')
+    parser.add_argument('--threads', type=int, help="CPU threads of each training (default: torch's choice)")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, help='changes of the study, key=value'
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        '--list', action='store_true', help='list the runs and their states; nothing is trained'
+    )
+    what.add_argument(
+        '--table', action='store_true', help='make table and plot of what is finished; nothing is trained'
+    )
+    what.add_argument(
+        '--search', action='store_true', help="run the study's search for learning rates instead of its table"
+    )
+    args = parser.parse_args(arguments)
+    if args.jobs < 1 or (args.threads is not None and args.threads < 1):
+        parser.error('--jobs and --threads must be at least 1')
+    args.work_dir = args.work_dir or Path('work_dirs/studies', args.study.stem)
+    args.out = args.out or args.work_dir
+    return args
+
+
+def write_results(study: Study, work_dir: Path, out: Path) -> int:
+    """Write the tables and the plot, and print the table; returns 1 if the plot could not be drawn."""
+    found = collect_study(study, work_dir)
+    figures, failures = make_figures(found, ['tradeoff'], metric='gain', parameters='encoder', smooth=1)
+    gain = found.reference is not None
+    spread = any(row.runs > 1 for row in found.rows)
+    out.mkdir(parents=True, exist_ok=True)
+    for form, suffix in (('text', 'txt'), ('markdown', 'md'), ('csv', 'csv')):
+        table = results_table(found.rows, form, gain=gain, spread=spread, notes=found.notes)
+        (out / f'results.{suffix}').write_text(table + '\n', encoding='utf-8')
+        if form == 'text':
+            print(table)
+    for figure in figures.values():
+        figure.savefig(out / 'tradeoff.png', dpi=150)
+    for remark in found.remarks:
+        print(f'note: {remark}', file=sys.stderr)
+    for name, reason in failures.items():
+        print(f'reproduce.py: no {name}: {reason}', file=sys.stderr)
+    return 1 if failures else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is asked for; returns the exit status, 1 if a training failed or the plot could not be drawn."""
+    args = parse_args(arguments)
+    problems: list[str] = []
+    try:
+        study = Study(args.study, args.cfg_options)
+        jobs = study.search_jobs() if args.search else study.jobs(args.rows, args.encoders, args.seeds)
+        if args.list:
+            for job in jobs:
+                print(f'{state(study, job, args.work_dir):<12}{job.name}  lr {job.rate:g}')
+            return 0
+        if not args.table:
+            problems = run_jobs(
+                study, jobs, args.work_dir, train=TRAIN, parallel=args.jobs, threads=args.threads
+            )
+        if args.search:
+            print(search_table(study, args.work_dir))
+            status = 0
+        else:
+            status = write_results(study, args.work_dir, args.out)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit('\n'.join([*problems, f'reproduce.py: {error}'])) from error
+    for problem in problems:
+        print(f'reproduce.py: {problem}', file=sys.stderr)
+    return 1 if problems else status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
