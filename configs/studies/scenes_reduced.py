@@ -17,9 +17,9 @@ runtime = dict(
 
 groups = dict(full=1e-3, decoder=1e-3, weights=1e-3, adapters=1e-3, hyper=1e-3)
 rows = dict(
-    single_task=dict(config='../single_task/swin-t_pascal.py', group='full', label='Single-task'),
+    single_task=dict(config='../single_task/swin-t_pascal.py', group='full', label='Single-task', seeds=(0, 1, 2)),
     multi_task=dict(config='../multi_task/swin-t_pascal.py', group='full', label='Multi-task fine-tuning'),
-    decoder_only=dict(config='../decoder_only/swin-t_pascal.py', group='decoder', label='Decoders only'),
+    decoder_only=dict(config='../decoder_only/swin-t_pascal.py', group='decoder', label='Decoders only', seeds=(0, 1, 2)),
     bitfit=dict(config='../bitfit/swin-t_pascal.py', group='weights', label='BitFit'),
     relative_bias=dict(config='../relative_bias/swin-t_pascal.py', group='weights', label='Relative bias'),
     vpt_shallow=dict(config='../vpt/shallow_swin-t_pascal.py', group='weights', label='VPT-shallow'),
@@ -37,8 +37,8 @@ rows = dict(
     adaptformer=dict(config='../adaptformer/swin-t_pascal.py', group='adapters', label='AdaptFormer'),
     mtlora=dict(config='../mtlora/r16_swin-t_pascal.py', group='adapters', label='MTLoRA, r = 16'),
     hyperformer=dict(config='../hyperformer/swin-t_pascal.py', group='hyper', label='HyperFormer'),
-    polyhistor=dict(config='../polyhistor/swin-t_pascal.py', group='hyper', label='Polyhistor'),
-    polyhistor_lite=dict(config='../polyhistor_lite/swin-t_pascal.py', group='hyper', label='Polyhistor-Lite'))
+    polyhistor=dict(config='../polyhistor/swin-t_pascal.py', group='hyper', label='Polyhistor', seeds=(0, 1, 2)),
+    polyhistor_lite=dict(config='../polyhistor_lite/swin-t_pascal.py', group='hyper', label='Polyhistor-Lite', seeds=(0, 1, 2)))
 reference = ('pretrained', 'single_task')
 search = dict(
     rows=['single_task', 'decoder_only', 'bitfit', 'adapter', 'polyhistor'], rates=[3e-4, 1e-3, 3e-3], encoder='pretrained')

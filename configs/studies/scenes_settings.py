@@ -1,0 +1,27 @@
+# Settings of Polyhistor-Lite and Polyhistor, one changed at a time. The rows that it shares with scenes_reduced.py are the same runs
+# where both studies have one work dir: --work-dir work_dirs/studies/scenes_reduced.
+_base_ = './scenes_reduced.py'
+title = 'Scenes, Swin-nano, reduced protocol: settings of Polyhistor'
+lite, whole = _base_.rows['polyhistor_lite'], _base_.rows['polyhistor']
+changes = dict(
+    gain_1=('LN_post gain 1', dict(post_norm_gain=1.0)),
+    parallel=('parallel', dict(insertion='parallel')),
+    both=('behind attention and FFN', dict(positions=('attn', 'ffn'))),
+    attention=('behind attention', dict(positions=('attn', ))),
+    relu=('ReLU', dict(activation='relu')),
+    gelu=('GELU', dict(activation='gelu')))
+kernels = dict(template_first=('template first', dict(kron_order='template_first')))
+rows = dict(
+    _delete_=True,
+    single_task=_base_.rows['single_task'],
+    decoder_only=_base_.rows['decoder_only'],
+    polyhistor_lite=lite,
+    polyhistor=whole,
+    **{
+        f'{method}_{name}': dict(
+            row, label=f'{row["label"]}, {text}', encoders=('pretrained', ), seeds=(0, ),
+            options=dict(model=dict(backbone=dict(adapter=change))))
+        for method, row, own in (('polyhistor_lite', lite, kernels), ('polyhistor', whole, {}))
+        for name, (text, change) in {**changes, **own}.items()
+    })
+del lite, whole, changes, kernels
