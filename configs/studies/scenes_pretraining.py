@@ -8,4 +8,7 @@ encoders = dict(
     epoch_5=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_epoch_5.safetensors')))
 rows = dict(
     _delete_=True,
-    **{name: _base_.rows[name] for name in ('single_task', 'decoder_only', 'polyhistor_lite', 'polyhistor')})
+    **{
+        name: dict(_base_.rows[name], seeds=(0, ))
+        for name in ('single_task', 'decoder_only', 'polyhistor_lite', 'polyhistor')
+    })
