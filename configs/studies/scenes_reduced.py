@@ -40,5 +40,9 @@ rows = dict(
     polyhistor=dict(config='../polyhistor/swin-t_pascal.py', group='hyper', label='Polyhistor', seeds=(0, 1, 2)),
     polyhistor_lite=dict(config='../polyhistor_lite/swin-t_pascal.py', group='hyper', label='Polyhistor-Lite', seeds=(0, 1, 2)))
 reference = ('pretrained', 'single_task')
+# Learning rates are chosen on the last 128 of the 640 training images, for one row of each group.
 search = dict(
-    rows=['single_task', 'decoder_only', 'bitfit', 'adapter', 'polyhistor'], rates=[3e-4, 1e-3, 3e-3], encoder='pretrained')
+    rates=dict(
+        single_task=[1e-4, 3e-4, 1e-3], decoder_only=[3e-4, 1e-3, 3e-3], bitfit=[3e-4, 1e-3, 3e-3], adapter=[3e-4, 1e-3, 3e-3],
+        polyhistor=[3e-4, 1e-3, 3e-3]),
+    encoder='pretrained', train=512, val=-128)

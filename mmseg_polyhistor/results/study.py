@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ OPTIONAL = dict(
     data_root='replaces that of the data sets',
     model='merged into the model of every row',
     runtime='merged into the config of every row',
-    search='dict(rows=one of each group, rates=learning rates that are tried, encoder=name)',
+    search='dict(encoder=name, rates=row -> learning rates that are tried, train=indices, val=indices): see Study.search_jobs',
 )
+SEARCH = {'encoder', 'rates', 'train', 'val'}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,20 +190,25 @@ class Study:
         )
 
     def search_jobs(self) -> tuple[Job, ...]:
-        """The trainings of the search for learning rates.
+        """The trainings of the search for learning rates, which decide nothing by the validation images.
+
+        A part of the training images is held out: `search.train` and `search.val` are what mmengine's `BaseDataset` takes as
+        `indices` of the training images, such as 512 for the first and -128 for the last of 640.
 
         Raises:
-            ValueError: if the study has no search, or it names what there is not.
+            ValueError: if the study has no search, or it is not as said, or names what there is not.
         """
         search = self.settings.get('search')
         if not search:
             raise ValueError(f'{self.path} has no search')
-        check_names(f'{self.path}: search.rows', search['rows'], self.rows, 'rows')
+        if set(search) != SEARCH:
+            raise ValueError(f'{self.path}: search must have {sorted(SEARCH)}, got {sorted(search)}')
+        check_names(f'{self.path}: search.rates', tuple(search['rates']), self.rows, 'rows')
         check_names(f'{self.path}: search.encoder', [search['encoder']], self.encoders, 'encoders')
         return tuple(
             Job(row=row, encoder=search['encoder'], seed=0, rate=rate, searched=True)
-            for row in search['rows']
-            for rate in search['rates']
+            for row, rates in search['rates'].items()
+            for rate in rates
         )
 
     def config(self, job: Job) -> Config:
@@ -213,17 +220,23 @@ class Study:
                 cfg[key] = value
         cfg.merge_from_dict(dict(model=dict(settings.get('model', {}))))
         backbone = cfg.model.backbone
-        own = 'encoder' in backbone  # TaskEncoders: an encoder per task, each without tasks
+        alone = 'encoder' in backbone  # TaskEncoders: an encoder per task, each without tasks
         if self.tasks is not None:
             cfg.tasks = cfg.model.tasks = self.tasks
             backbone.tasks = self.tasks
-        network = backbone.encoder if own else backbone
+        network = backbone.encoder if alone else backbone
         for part in (settings['encoder'], self.encoders[job.encoder]):
             for key, value in part.items():
                 network[key] = value
         if data_root := settings.get('data_root'):
             for split in ('train', 'val', 'test'):
                 cfg[f'{split}_dataloader'].dataset.data_root = data_root
+        if job.searched:
+            search = settings['search']
+            train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+            own = {key: val[key] for key in ('pipeline', 'test_mode') if key in val}
+            cfg.val_dataloader.dataset = {**copy.deepcopy(train), **own, 'indices': search['val']}
+            train.indices = search['train']
         cfg.merge_from_dict(dict(settings.get('runtime', {})))
         cfg.merge_from_dict(dict(row.options))
         cfg.optim_wrapper.optimizer.lr = job.rate

@@ -185,9 +185,10 @@ def search_table(study: Study, work_dir: Path) -> str:
         ValueError: see `state`, and `Study.search_jobs`.
     """
     lines = []
-    for row in study.settings['search']['rows']:
+    jobs = study.search_jobs()
+    for row in dict.fromkeys(job.row for job in jobs):
         reference = None
-        for job in (job for job in study.search_jobs() if job.row == row):
+        for job in (job for job in jobs if job.row == row):
             if state(study, job, work_dir) != FINISHED:
                 lines.append(f'{row:<24}{job.rate:<10g}not finished')
                 continue

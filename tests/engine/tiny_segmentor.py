@@ -20,10 +20,14 @@ ARCH = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 class TinyImages(torch.utils.data.Dataset):
     metainfo = dict(classes=('a',), palette=[(0, 0, 0)], tasks=TASKS)
 
-    def __len__(self):
-        return 4
+    def __init__(self, indices=4):
+        self.images = range(4)[:indices] if indices > 0 else range(4)[indices:]
 
-    def __getitem__(self, index):
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, position):
+        index = self.images[position]
         g = torch.Generator().manual_seed(index)
         sample = SegDataSample(metainfo=dict(img_path=f'{index}.jpg', img_shape=(32, 32), ori_shape=(32, 32)))
         sample.gt_sem_seg = PixelData(data=torch.randint(0, 21, (1, 32, 32), generator=g, dtype=torch.uint8))

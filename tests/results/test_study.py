@@ -56,7 +56,7 @@ rows = dict(
               options=dict(model=dict(backbone=dict(adapter=dict(rank=8))))),
     alone=dict(config='alone.py', group='large', label='Alone'))
 reference = ('good', 'alone')
-search = dict(rows=['lora'], rates=[0.1, 0.3], encoder='good')
+search = dict(rates=dict(lora=[0.1, 0.3]), encoder='good', train=6, val=-2)
 """
 
 
@@ -222,6 +222,37 @@ def test_the_search_is_a_table_of_rates(write, tmp_path):
     log_run(study, second, work, 60.0, 20.0)
     assert search_table(study, work).splitlines()[1].split()[-1] == '+10.00'
     assert study.config(second).optim_wrapper.optimizer.lr == 0.3
+
+
+def test_the_search_validates_on_held_out_training_images(write):
+    """With the pipeline of the validation; the runs of the table have neither."""
+    more = """
+train_dataloader = dict(batch_size=2, dataset=dict(type='A', ann_file='train.txt', pipeline=['crop']))
+val_dataloader = dict(batch_size=4, dataset=dict(type='A', ann_file='val.txt', pipeline=['resize'], test_mode=True))
+test_dataloader = val_dataloader
+"""
+    path = write()
+    (path.parent / 'data.py').write_text(more)
+    study = Study(path, dict(data_root='here'))
+    cfg = study.config(study.search_jobs()[0])
+    held_out = dict(type='A', ann_file='train.txt', data_root='here')
+    assert cfg.train_dataloader.dataset.to_dict() == {**held_out, 'pipeline': ['crop'], 'indices': 6}
+    assert cfg.val_dataloader.to_dict() == dict(
+        batch_size=4, dataset={**held_out, 'pipeline': ['resize'], 'test_mode': True, 'indices': -2}
+    )
+    cfg = study.config(study.jobs()[0])
+    assert 'indices' not in cfg.train_dataloader.dataset and cfg.val_dataloader.dataset.ann_file == 'val.txt'
+    with pytest.raises(
+        ValueError, match=r"search must have \['encoder', 'rates', 'train', 'val'\], got \['rates'\]"
+    ):
+        Study(
+            write(
+                (
+                    "search = dict(rates=dict(lora=[0.1, 0.3]), encoder='good', train=6, val=-2)",
+                    'search = dict(rates=1)',
+                )
+            )
+        ).search_jobs()
 
 
 STUDIES = sorted((Path(__file__).resolve().parents[2] / 'configs/studies').glob('*.py'))

@@ -45,7 +45,7 @@ rows = dict(
     full=dict(config='full.py', group='small', label='Fine-tuning', seeds=(0, 1)),
     wild=dict(config='full.py', group='broken', label='Diverging'))
 reference = ('random', 'full')
-search = dict(rows=['lora'], rates=[0.02], encoder='random')
+search = dict(rates=dict(lora=[0.02]), encoder='random', train=2, val=-2)
 """
 
 
