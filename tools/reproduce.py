@@ -1,13 +1,15 @@
 """Run a study: many methods on one data set, with one encoder and one recipe, and make its table and plot.
 
 Every run that is not finished is trained, in work dirs below --work-dir; one that was interrupted goes on where it stopped, and
-one that is finished stays. Then OUT gets results.txt, results.md, results.csv and the plot of gain against trainable parameters.
+one that is finished stays. Then OUT gets the table, STUDY.txt, STUDY.md and STUDY.csv, and per encoder the plot of gain against
+trainable parameters, STUDY_ENCODER.png.
 A study is a config: see configs/studies.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 import mmseg_polyhistor  # noqa: F401, I001  (first: it repairs the stack)
 from mmengine.config import DictAction
 
-from mmseg_polyhistor.results.figures import make_figures
+from mmseg_polyhistor.results.figures import draw_tradeoff
 from mmseg_polyhistor.results.study import Study
 from mmseg_polyhistor.results.study_runs import collect_study, run_jobs, search_table, state
 from mmseg_polyhistor.results.table import results_table
@@ -24,12 +26,12 @@ from mmseg_polyhistor.results.table import results_table
 TRAIN = Path(__file__).resolve().with_name('train.py')
 
 EXAMPLES = """examples:
-  python tools/reproduce.py configs/studies/scenes.py --list
-  python tools/reproduce.py configs/studies/scenes.py                                      # everything, then the table
-  python tools/reproduce.py configs/studies/scenes.py --rows polyhistor --seeds 0          # one row of it
-  python tools/reproduce.py configs/studies/scenes.py --jobs 2 --threads 1                 # on two CPU cores
-  python tools/reproduce.py configs/studies/scenes.py --search                             # learning rates
-  python tools/reproduce.py configs/studies/scenes.py --table --cfg-options data_root=elsewhere
+  python tools/reproduce.py configs/studies/scenes_reduced.py --list
+  python tools/reproduce.py configs/studies/scenes_reduced.py                                      # everything, then the table
+  python tools/reproduce.py configs/studies/scenes_reduced.py --rows polyhistor --seeds 0          # one row of it
+  python tools/reproduce.py configs/studies/scenes_reduced.py --jobs 2 --threads 1                 # on two CPU cores
+  python tools/reproduce.py configs/studies/scenes_reduced.py --search                             # learning rates
+  python tools/reproduce.py configs/studies/scenes_reduced.py --table --cfg-options data_root=elsewhere
 """
 
 
@@ -64,6 +66,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.jobs < 1 or (args.threads is not None and args.threads < 1):
         parser.error('--jobs and --threads must be at least 1')
+    if args.table and (args.rows or args.encoders or args.seeds):
+        parser.error('--table shows all that is finished: no --rows, --encoders or --seeds with it')
+    if args.search and (args.encoders or args.seeds):
+        parser.error('--search has one encoder and one seed: no --encoders or --seeds with it')
     args.work_dir = args.work_dir or Path('work_dirs/studies', args.study.stem)
     args.out = args.out or args.work_dir
     return args
@@ -72,31 +78,46 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def write_results(study: Study, work_dir: Path, out: Path) -> int:
     """Write the tables and the plot, and print the table; returns 1 if the plot could not be drawn."""
     found = collect_study(study, work_dir)
-    figures, failures = make_figures(found, ['tradeoff'], metric='gain', parameters='encoder', smooth=1)
-    gain = found.reference is not None
-    spread = any(row.runs > 1 for row in found.rows)
+    rows = [row for part in found.values() for row in part.rows]
+    notes = [note for part in found.values() for note in part.notes]
+    gain = any(part.reference is not None for part in found.values())
+    spread = any(row.runs > 1 for row in rows)
     out.mkdir(parents=True, exist_ok=True)
     for form, suffix in (('text', 'txt'), ('markdown', 'md'), ('csv', 'csv')):
-        table = results_table(found.rows, form, gain=gain, spread=spread, notes=found.notes)
-        (out / f'results.{suffix}').write_text(table + '\n', encoding='utf-8')
+        table = results_table(rows, form, gain=gain, spread=spread, notes=notes)
+        (out / f'{study.path.stem}.{suffix}').write_text(table + '\n', encoding='utf-8')
         if form == 'text':
             print(table)
-    for figure in figures.values():
-        figure.savefig(out / 'tradeoff.png', dpi=150)
-    for remark in found.remarks:
-        print(f'note: {remark}', file=sys.stderr)
-    for name, reason in failures.items():
-        print(f'reproduce.py: no {name}: {reason}', file=sys.stderr)
-    return 1 if failures else 0
+    status = 0
+    for encoder, part in found.items():
+        try:
+            figure = draw_tradeoff(part.rows, remarks=part.remarks, title=f'{study.title}: {encoder}')
+        except ValueError as error:
+            print(f'reproduce.py: no plot of {encoder}: {error}', file=sys.stderr)
+            status = 1
+        else:
+            figure.savefig(out / f'{study.path.stem}_{encoder}.png', dpi=150)
+        for remark in part.remarks:
+            print(f'note: {remark}', file=sys.stderr)
+    return status
+
+
+def _end(*_: object) -> None:
+    """Of SIGTERM: it ends what was started, as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; returns the exit status, 1 if a training failed or the plot could not be drawn."""
     args = parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)
     problems: list[str] = []
     try:
         study = Study(args.study, args.cfg_options)
-        jobs = study.search_jobs() if args.search else study.jobs(args.rows, args.encoders, args.seeds)
+        if args.search:
+            jobs = study.search_jobs(args.rows)
+        else:
+            jobs = study.jobs(args.rows, args.encoders, args.seeds)
         if args.list:
             for job in jobs:
                 print(f'{state(study, job, args.work_dir):<12}{job.name}  lr {job.rate:g}')
@@ -106,10 +127,12 @@ def main(arguments: list[str] | None = None) -> int:
                 study, jobs, args.work_dir, train=TRAIN, parallel=args.jobs, threads=args.threads
             )
         if args.search:
-            print(search_table(study, args.work_dir))
+            print(search_table(study, jobs, args.work_dir))
             status = 0
         else:
             status = write_results(study, args.work_dir, args.out)
+    except KeyboardInterrupt:
+        raise SystemExit('reproduce.py: interrupted; the same command goes on') from None
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit('\n'.join([*problems, f'reproduce.py: {error}'])) from error
     for problem in problems:

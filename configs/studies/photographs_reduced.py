@@ -11,3 +11,4 @@ rows = dict(
         for name in (
             'single_task', 'multi_task', 'decoder_only', 'bitfit', 'lora', 'adapter', 'hyperformer', 'polyhistor', 'polyhistor_lite')
     })
+search = None

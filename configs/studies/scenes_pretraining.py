@@ -12,3 +12,4 @@ rows = dict(
         name: dict(_base_.rows[name], seeds=(0, ))
         for name in ('single_task', 'decoder_only', 'polyhistor_lite', 'polyhistor')
     })
+search = None

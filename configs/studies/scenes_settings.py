@@ -1,4 +1,4 @@
-# Settings of Polyhistor-Lite and Polyhistor, one changed at a time. The rows that it shares with scenes_reduced.py are the same runs
+# Settings of Polyhistor-Lite and Polyhistor, one changed at a time, and adapters that begin as the identity. The rows that it shares with scenes_reduced.py are the same runs
 # where both studies have one work dir: --work-dir work_dirs/studies/scenes_reduced.
 _base_ = './scenes_reduced.py'
 title = 'Scenes, Swin-nano, reduced protocol: settings of Polyhistor'
@@ -17,11 +17,23 @@ rows = dict(
     decoder_only=_base_.rows['decoder_only'],
     polyhistor_lite=lite,
     polyhistor=whole,
+    adapter=_base_.rows['adapter'],
+    low_rank_adapter=_base_.rows['low_rank_adapter'],
+    compacter=_base_.rows['compacter'],
     **{
         f'{method}_{name}': dict(
             row, label=f'{row["label"]}, {text}', encoders=('pretrained', ), seeds=(0, ),
             options=dict(model=dict(backbone=dict(adapter=change))))
         for method, row, own in (('polyhistor_lite', lite, kernels), ('polyhistor', whole, {}))
         for name, (text, change) in {**changes, **own}.items()
+    },
+    # The paper's static adapters begin with LN_post at gain 1, hyper-networks at 0: is it the gain that ranks them?
+    **{
+        f'{name}_gain_0': dict(
+            row, label=f'{row["label"]}, LN_post gain 0', encoders=('pretrained', ), seeds=(0, ),
+            options=dict(model=dict(backbone=dict(adapter=dict(post_norm_gain=0.0)))))
+        for name, row in _base_.rows.items()
+        if name in ('adapter', 'low_rank_adapter', 'compacter')
     })
+search = None
 del lite, whole, changes, kernels

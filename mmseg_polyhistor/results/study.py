@@ -19,10 +19,10 @@ KEYS = dict(
     data='config whose entries replace those of every method: data loaders and evaluators',
     schedule='config whose entries replace those of every method: optimiser, schedule, loops',
     rows='row -> dict(config=..., group=..., and what `StudyRow` has)',
-    groups='group of rows -> learning rate',
-    encoders='name -> entries that every encoder gets, such as init_cfg',
+    groups="group of rows -> learning rate of what they train in the encoder; that of DECODER is the decoders' too, in every row",
+    encoders='name -> entries that the encoder gets, such as init_cfg',
     encoder='entries that every encoder gets, such as arch',
-    reference='(encoder, row) that the gain compares with',
+    reference='row that the gain compares with, with the same encoder',
 )
 OPTIONAL = dict(
     tasks='the tasks, where they are not those of the methods',
@@ -31,6 +31,7 @@ OPTIONAL = dict(
     runtime='merged into the config of every row',
     search='dict(encoder=name, rates=row -> learning rates that are tried, train=indices, val=indices): see Study.search_jobs',
 )
+DECODER = 'decoder'  # the group that every study has
 SEARCH = {'encoder', 'rates', 'train', 'val'}
 
 
@@ -41,7 +42,7 @@ class StudyRow:
     Args:
         name: Its key in the study.
         config: Path of the method's config.
-        group: The group whose learning rate it takes.
+        group: The group whose learning rate its encoder takes.
         label: What readers call it. Defaults to the name.
         seeds: Seeds of its runs. Defaults to (0,).
         encoders: Encoders that it is run with; None for all. Defaults to None.
@@ -65,7 +66,7 @@ class Job:
         row: Name of the row.
         encoder: Name of the encoder.
         seed: Its seed.
-        rate: The learning rate.
+        rate: The learning rate of what the row trains in the encoder.
         searched: Whether it belongs to the search for a learning rate. Defaults to False.
     """
 
@@ -88,11 +89,12 @@ class Study:
 
     The file is a text config of mmengine with the keys of `KEYS` and, where wanted, `OPTIONAL`; paths in it are relative
     to its folder. The config of a job is the method's, in which the entries of data and schedule, and those of every encoder,
-    are replaced as a whole, and `model`, `runtime` and the row's `options` are merged in that order.
+    are replaced as a whole, and `model`, `runtime` and the row's `options` are merged in that order. The decoders of all rows
+    learn at one rate, that of the group 'decoder', the encoder's part of a row at that of the row's group.
 
     Args:
         path: The file.
-        changes: Changes of its keys, such as {'data_root': 'elsewhere'}. Defaults to {}.
+        changes: Changes of its keys, such as {'data_root': 'elsewhere'}; they add no group, encoder or row. Defaults to {}.
 
     Raises:
         FileNotFoundError: if the file, or one that it names, does not exist.
@@ -102,6 +104,10 @@ class Study:
     def __init__(self, path: str | Path, changes: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         cfg = Config.fromfile(self.path)
+        for change in changes or {}:
+            table, *below = change.split('.')
+            if below and table in ('groups', 'encoders', 'rows'):
+                check_names(f'{path}: change of {table}', below[:1], cfg.get(table, {}), table)
         cfg.merge_from_dict(dict(changes or {}))
         given = cfg.to_dict()
         if absent := [f'{key} ({what})' for key, what in KEYS.items() if key not in given]:
@@ -118,10 +124,12 @@ class Study:
         self.rates: dict[str, float] = given['groups']
         self.encoders: dict[str, Mapping[str, Any]] = given['encoders']
         self.rows = {name: self._row(name, dict(row)) for name, row in given['rows'].items()}
-        encoder, row = given['reference']
-        check_names(f'{path}: reference', [encoder], self.encoders, 'encoders')
-        check_names(f'{path}: reference', [row], self.rows, 'rows')
-        self.reference: tuple[str, str] = (encoder, row)
+        if DECODER not in self.rates:
+            raise ValueError(
+                f'{path}: groups must have {DECODER!r}, the learning rate of the decoders of all rows'
+            )
+        check_names(f'{path}: reference', (given['reference'],), self.rows, 'rows')
+        self.reference: str = given['reference']
 
     def _file(self, name: str) -> Path:
         path = self.path.parent / name
@@ -154,15 +162,17 @@ class Study:
         encoders: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> tuple[Job, ...]:
-        """The trainings of the table, all or some; the reference's encoder and row first, and every seed's first runs first.
+        """The trainings of the table, all or some: seed by seed, in it encoder by encoder, in it the reference first.
 
         Raises:
-            ValueError: for a row or an encoder that there is not, or if nothing is left.
+            ValueError: for a row, an encoder or a seed that there is not, or if nothing is left.
         """
         if rows is not None:
             check_names('rows', rows, self.rows, 'rows')
         if encoders is not None:
             check_names('encoders', encoders, self.encoders, 'encoders')
+        if seeds is not None:
+            check_names('seeds', seeds, {seed for row in self.rows.values() for seed in row.seeds}, 'seeds')
         found = [
             Job(row=row.name, encoder=encoder, seed=seed, rate=self.rates[row.group])
             for encoder in self.encoders
@@ -175,39 +185,42 @@ class Study:
         ]
         if not found:
             raise ValueError(f'{self.path}: no run has these rows, encoders and seeds together')
-        first = self.reference
-        rank = {row: i for i, row in enumerate(self.rows)}
+        rows, encoders = list(self.rows), list(self.encoders)
         return tuple(
             sorted(
                 found,
                 key=lambda job: (
                     self.rows[job.row].seeds.index(job.seed),
-                    job.encoder != first[0],
-                    job.row != first[1],
-                    rank[job.row],
+                    encoders.index(job.encoder),
+                    job.row != self.reference,
+                    rows.index(job.row),
                 ),
             )
         )
 
-    def search_jobs(self) -> tuple[Job, ...]:
-        """The trainings of the search for learning rates, which decide nothing by the validation images.
+    def search_jobs(self, rows: Sequence[str] | None = None) -> tuple[Job, ...]:
+        """The trainings of the search for learning rates, all or those of some rows; the validation images have no part in it.
 
         A part of the training images is held out: `search.train` and `search.val` are what mmengine's `BaseDataset` takes as
         `indices` of the training images, such as 512 for the first and -128 for the last of 640.
 
         Raises:
-            ValueError: if the study has no search, or it is not as said, or names what there is not.
+            ValueError: if the study has no search, or it is not as said, or names what there is not; or for a row that is
+                not searched.
         """
         search = self.settings.get('search')
         if not search:
-            raise ValueError(f'{self.path} has no search')
+            raise ValueError(f'{self.path} has no search for learning rates')
         if set(search) != SEARCH:
             raise ValueError(f'{self.path}: search must have {sorted(SEARCH)}, got {sorted(search)}')
         check_names(f'{self.path}: search.rates', tuple(search['rates']), self.rows, 'rows')
         check_names(f'{self.path}: search.encoder', [search['encoder']], self.encoders, 'encoders')
+        if rows is not None:
+            check_names('rows', rows, search['rates'], 'rows of the search')
         return tuple(
             Job(row=row, encoder=search['encoder'], seed=0, rate=rate, searched=True)
             for row, rates in search['rates'].items()
+            if rows is None or row in rows
             for rate in rates
         )
 
@@ -239,6 +252,8 @@ class Study:
             train.indices = search['train']
         cfg.merge_from_dict(dict(settings.get('runtime', {})))
         cfg.merge_from_dict(dict(row.options))
-        cfg.optim_wrapper.optimizer.lr = job.rate
+        decoders = job.rate if row.group == DECODER else self.rates[DECODER]
+        cfg.optim_wrapper.optimizer.lr = decoders
+        cfg.optim_wrapper.paramwise_cfg = dict(custom_keys={'backbone.': dict(lr_mult=job.rate / decoders)})
         cfg.merge_from_dict(dict(randomness=dict(seed=job.seed)))
         return cfg

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmengine.config import Config
 from mmengine.utils import ProgressBar
@@ -20,6 +22,11 @@ from .rows import Row, digits, gain_over, headline, make_rows, merge_seeds, reci
 from .runs import Run, find_runs, read_run
 from .study import Job, Study
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 __all__ = ['ABSENT', 'FINISHED', 'UNFINISHED', 'collect_study', 'run_jobs', 'search_table', 'state']
 
 ABSENT, UNFINISHED, FINISHED = 'absent', 'unfinished', 'finished'
@@ -28,7 +35,7 @@ CONSOLE = 'console.log'  # what a training prints, beside its config
 
 # --------------------------------------------------------------------------------------------------------- running
 def state(study: Study, job: Job, work_dir: Path) -> str:
-    """'absent', 'unfinished' or 'finished' (with a validation at its end).
+    """'absent', 'unfinished' or 'finished' (with a validation behind its last iteration).
 
     Raises:
         ValueError: if the job's folder holds a run of another config, which a table of the study must not show; the
@@ -45,8 +52,8 @@ def state(study: Study, job: Job, work_dir: Path) -> str:
                 f'{run.folder} holds a run of another config than the study asks for: {difference}; move it away, or '
                 'name another work dir'
             )
-    done = run.progress is not None and run.progress.finished and run.validations
-    return FINISHED if done else UNFINISHED
+    validated = run.validations and run.train and run.validations[-1].iteration >= run.train[-1]['iter']
+    return FINISHED if validated and run.progress.finished else UNFINISHED
 
 
 def _read(folder: Path) -> Run | None:
@@ -81,7 +88,8 @@ def run_jobs(
 ) -> list[str]:
     """Train what is not finished, and go on where a training stopped; a progress bar on stderr.
 
-    A training that fails leaves the others running.
+    A training that fails leaves the others running; an exception, such as KeyboardInterrupt, ends all of them. Nothing is
+    trained in a folder in which another process trains.
 
     Args:
         study: The study.
@@ -103,63 +111,132 @@ def run_jobs(
         return []
     bar = ProgressBar(len(left), file=sys.stderr)
 
+    trainings = _Trainings()
+
     def run(job: Job) -> str:
-        problem = _run(study, job, work_dir, train, threads)
+        problem = _run(study, job, work_dir, train, threads, trainings)
         bar.update()
         return problem
 
-    with ThreadPoolExecutor(parallel) as pool:
+    pool = ThreadPoolExecutor(parallel)
+    try:
         problems = list(pool.map(run, left))
+    except BaseException:  # an interruption too ends the trainings; what they have saved stays
+        trainings.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     print(file=sys.stderr)  # the bar ends without a line break
     return [problem for problem in problems if problem]
 
 
-def _run(study: Study, job: Job, work_dir: Path, train: Path, threads: int | None) -> str:
+class _Trainings:
+    """The processes that train, which end together."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, command: Sequence[str | Path], **options: Any) -> int:
+        """Run a command to its end; returns its status."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, **options)
+            self._running.add(process)
+        status = process.wait()
+        self._running.discard(process)
+        return status
+
+    def stop(self) -> None:
+        """End those that run; none starts any more."""
+        with self._lock:
+            self._stopped = True
+            for process in list(self._running):
+                process.terminate()
+
+
+def _run(
+    study: Study, job: Job, work_dir: Path, train: Path, threads: int | None, trainings: _Trainings
+) -> str:
     folder = work_dir / job.name
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / study.rows[job.row].config.name
-    study.config(job).dump(config)
     environment = dict(os.environ) if threads is None else {**os.environ, 'OMP_NUM_THREADS': str(threads)}
     with open(folder / CONSOLE, 'a', encoding='utf-8') as console:
-        done = subprocess.run(
+        if not _locked(console):
+            return f'{job.name} is left out: another process trains in {folder}'
+        config = folder / study.rows[job.row].config.name
+        study.config(job).dump(config)
+        status = trainings.run(
             [sys.executable, train, config, '--work-dir', folder, '--resume'],
             stdout=console,
             stderr=subprocess.STDOUT,
             env=environment,
         )
-    if done.returncode == 0 and state(study, job, work_dir) == FINISHED:
+    if status == 0 and state(study, job, work_dir) == FINISHED:
         return ''
-    return f'{job.name} ended with status {done.returncode}; its output: {folder / CONSOLE}'
+    return f'{job.name} ended with status {status}; its output: {folder / CONSOLE}'
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for this process and those that inherit it, while one of them lives; false if others hold it.
+
+    Where there is no `fcntl`, on Windows, nothing is locked.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 # --------------------------------------------------------------------------------------------------------- reading
-def collect_study(study: Study, work_dir: Path) -> Collected:
-    """All finished runs: a row for each row of the study with each encoder, as the mean over its seeds.
+def collect_study(study: Study, work_dir: Path) -> dict[str, Collected]:
+    """All finished runs, encoder by encoder: a row for each row of the study, as the mean over its seeds.
+
+    The gain of a row is over the reference row with the same encoder, the mean over its seeds.
+
+    Returns:
+        Encoder -> what was read of it; encoders without a finished run are left out.
 
     Raises:
         ValueError: see `state`.
         FileNotFoundError: if no run is finished.
     """
+    found = {}
+    absent: list[str] = []
+    for encoder in study.encoders:
+        jobs = [job for job in study.jobs() if job.encoder == encoder]
+        finished = [job for job in jobs if _is_finished(study, job, work_dir, absent)]
+        if finished:
+            found[encoder] = _collect_encoder(study, encoder, finished, work_dir)
+    if not found:
+        raise FileNotFoundError(f'{work_dir}: no run of {study.path} is finished')
+    next(iter(found.values())).remarks[:0] = absent
+    return found
+
+
+def _collect_encoder(study: Study, encoder: str, jobs: Sequence[Job], work_dir: Path) -> Collected:
     remarks: list[str] = []
     runs: list[Run] = []
     rows: list[Row] = []
-    finished = [job for job in study.jobs() if _is_finished(study, job, work_dir, remarks)]
-    if not finished:
-        raise FileNotFoundError(f'{work_dir}: no run of {study.path} is finished')
-    reference = None
-    of_reference = [job for job in finished if (job.encoder, job.row) == study.reference]
-    if of_reference:
+    reference, notes = None, []
+    if of_reference := [job for job in jobs if job.row == study.reference]:
         reference = read_reference([str(work_dir / job.name) for job in of_reference], remarks)
+        values = ', '.join(f'{task} {value:.2f}' for task, value in reference.items())
+        notes.append(f'gain with {encoder}: percent over {study.rows[study.reference].label} ({values})')
     else:
-        remarks.append(f'no gain: no run of {"/".join(study.reference)} is finished')
-    for encoder, row in dict.fromkeys((job.encoder, job.row) for job in finished):
-        names = [job.name for job in finished if (job.encoder, job.row) == (encoder, row)]
+        remarks.append(f'no gain with {encoder}: no run of {encoder}/{study.reference} is finished')
+    for row in dict.fromkeys(job.row for job in jobs):
+        names = [job.name for job in jobs if job.row == row]
         found = [read_run(work_dir / name, name) for name in names]
         made = make_rows(found, (), remarks, reference=reference)
         (mean,) = merge_seeds(found, made, remarks)
         rows.append(replace(mean, method=study.rows[row].label, name=encoder))
         runs += found
-    notes = [] if reference is None else [_about(study, reference)]
     return Collected(
         runs=tuple(runs), rows=tuple(rows), reference=reference, notes=tuple(notes), remarks=remarks
     )
@@ -172,34 +249,36 @@ def _is_finished(study: Study, job: Job, work_dir: Path, remarks: list[str]) -> 
     return found == FINISHED
 
 
-def _about(study: Study, reference: Mapping[str, float]) -> str:
-    encoder, row = study.reference
-    values = ', '.join(f'{task} {value:.2f}' for task, value in reference.items())
-    return f'gain: percent over {study.rows[row].label}, {encoder} ({values})'
+def search_table(study: Study, jobs: Sequence[Job], work_dir: Path) -> str:
+    """Lines of the search: row, learning rate, the tasks' metrics, and the gain over the row's first finished rate.
 
-
-def search_table(study: Study, work_dir: Path) -> str:
-    """Lines of the search: row, learning rate, the tasks' metrics, and the gain over the row's first rate.
+    Args:
+        study: The study.
+        jobs: Of `Study.search_jobs`.
+        work_dir: The study's work dir.
 
     Raises:
-        ValueError: see `state`, and `Study.search_jobs`.
+        ValueError: see `state`.
     """
     lines = []
-    jobs = study.search_jobs()
-    for row in dict.fromkeys(job.row for job in jobs):
-        reference = None
-        for job in (job for job in jobs if job.row == row):
-            if state(study, job, work_dir) != FINISHED:
-                lines.append(f'{row:<24}{job.rate:<10g}not finished')
-                continue
-            run = read_run(work_dir / job.name)
-            values = headline(run, run.validations[-1])
-            reference = reference or values
-            tasks = tasks_of(run)
-            metrics = '  '.join(
-                f'{task} {value:.{digits(f"{task}.{tasks[task].metric}", tasks)}f}'
-                for task, value in values.items()
-            )
-            gain = gain_over(reference, values, tasks)
-            lines.append(f'{row:<24}{job.rate:<10g}{metrics}  gain {gain:+.2f}')
+    first: dict[str, Mapping[str, float]] = {}
+    for job in jobs:
+        start = f'{job.row:<24}{job.rate:<10g}'
+        if state(study, job, work_dir) != FINISHED:
+            lines.append(f'{start}not finished')
+            continue
+        run = read_run(work_dir / job.name)
+        values = headline(run, run.validations[-1])
+        reference = first.setdefault(job.row, values)
+        tasks = tasks_of(run)
+        metrics = '  '.join(
+            f'{task} {value:.{digits(f"{task}.{tasks[task].metric}", tasks)}f}'
+            for task, value in values.items()
+        )
+        gain = (
+            f'gain {gain_over(reference, values, tasks):+.2f}'
+            if all(reference.values())
+            else 'no gain over 0'
+        )
+        lines.append(f'{start}{metrics}  {gain}')
     return '\n'.join(lines)

@@ -39,12 +39,12 @@ title = 'tiny'
 data, schedule = 'data.py', 'schedule.py'
 encoder = dict(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]))
 encoders = dict(random=dict())
-groups = dict(small=0.01, broken=1e30)
+groups = dict(decoder=0.01, small=0.01, broken=1e30)
 rows = dict(
     lora=dict(config='lora.py', group='small', label='LoRA'),
     full=dict(config='full.py', group='small', label='Fine-tuning', seeds=(0, 1)),
     wild=dict(config='full.py', group='broken', label='Diverging'))
-reference = ('random', 'full')
+reference = 'full'
 search = dict(rates=dict(lora=[0.02]), encoder='random', train=2, val=-2)
 """
 
@@ -77,11 +77,11 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     assert 'not finite' in (study / console).read_text()
     assert 'note: random/wild/seed_0 is ' in printed and 'Fine-tuning' in printed
 
-    rows = list(csv.DictReader((work / 'results.csv').read_text().splitlines()))
+    rows = list(csv.DictReader((work / 'tiny.csv').read_text().splitlines()))
     assert [row['method'] for row in rows] == ['Fine-tuning', 'LoRA']
     assert [int(row['runs']) for row in rows] == [2, 1]
-    assert '| Fine-tuning |' in (work / 'results.md').read_text()
-    assert Image.open(work / 'tradeoff.png').size[0] > 400
+    assert '| Fine-tuning |' in (work / 'tiny.md').read_text()
+    assert Image.open(work / 'tiny_random.png').size[0] > 400
 
     # an interrupted run goes on from its last checkpoint, the others are not touched
     lora = work / 'random/lora/seed_0'
@@ -101,7 +101,7 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     (second,) = (path for path in lora.glob('2*_*') if not path.name.startswith('2020'))
     assert len((second / 'vis_data/scalars.json').read_text().splitlines()) == len(lines) - 2
     assert (
-        list(csv.DictReader((work / 'results.csv').read_text().splitlines()))[1].items()
+        list(csv.DictReader((work / 'tiny.csv').read_text().splitlines()))[1].items()
         >= {
             key: value for key, value in rows[1].items() if key.startswith(('semseg', 'saliency', 'gain'))
         }.items()
@@ -120,6 +120,8 @@ def test_the_search_and_what_cannot_be(tools, study):
             'holds a run of another config than the study asks for',
         ),
         (['--jobs', 0], 'must be at least 1'),
+        (['--search', '--seeds', 0], '--search has one encoder and one seed'),
+        (['--table', '--rows', 'lora'], '--table shows all that is finished'),
     ):
         (status,), printed = tools.start('reproduce.py', 'tiny.py', *arguments, cwd=study, expect=None)
         assert status != 0 and message in printed and 'Traceback' not in printed

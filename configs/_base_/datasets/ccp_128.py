@@ -17,7 +17,7 @@ pack = dict(type='PackMultiTaskInputs')
 flip = dict(type='MultiTaskRandomFlip', prob=0.5)
 zoom = dict(type='MultiTaskRandomRotate', degree=0.0, scale_range=(0.75, 1.25))
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
