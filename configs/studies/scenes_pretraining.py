@@ -4,8 +4,11 @@
 _base_ = './scenes_reduced.py'
 title = 'Scenes, Swin-nano, reduced protocol: encoders of every age'
 encoders = dict(
+    _delete_=True,
+    random=_base_.encoders['random'],
     epoch_2=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_epoch_2.safetensors')),
-    epoch_5=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_epoch_5.safetensors')))
+    epoch_5=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_epoch_5.safetensors')),
+    pretrained=_base_.encoders['pretrained'])
 rows = dict(
     _delete_=True,
     **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -101,7 +102,13 @@ def _load_safetensors(path: Path, map_location: Any) -> dict:
         from safetensors.torch import load_file
     except ModuleNotFoundError as e:  # no part of any stack
         raise ModuleNotFoundError('it needs the package safetensors (pip install safetensors)') from e
-    return load_file(path, device=str(map_location or 'cpu'))
+    tensors = load_file(path)
+    if map_location in (None, 'cpu'):
+        return tensors
+    buffer = io.BytesIO()  # torch's own loader follows everything that it takes: devices, functions, tables
+    torch.save(tensors, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, map_location=map_location, weights_only=True)
 
 
 @contextmanager

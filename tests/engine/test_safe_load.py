@@ -84,6 +84,14 @@ def test_safetensors_load(source, tmp_path, monkeypatch):
         )
     load_checkpoint(copy, source('good.safetensors'), map_location='cpu')
     assert torch.equal(copy.weight, half['weight'].float())
+    for where in (
+        lambda storage, location: storage,
+        {'cpu': 'meta'},
+        'meta',
+        torch.device('meta'),
+    ):  # as of a .pth file
+        loaded = CheckpointLoader.load_checkpoint(source('good.safetensors'), map_location=where)
+        assert {value.device.type for value in loaded.values()} == {'cpu' if callable(where) else 'meta'}
 
     (tmp_path / 'broken.safetensors').write_bytes((tmp_path / 'good.safetensors').read_bytes()[:-1])
     with pytest.raises(RuntimeError, match=r'broken\.safetensors.*cannot be read'):
