@@ -16,7 +16,7 @@ runtime = dict(
         checkpoint=dict(type='AdapterCheckpointHook', interval=2, max_keep_ckpts=1, save_best=None)))
 
 # The best of each group's search below. A group has in common how far a step of Adam moves the encoder's features.
-groups = dict(decoder=1e-2, full=1e-3, bias=3e-3, prompts=3e-3, updates=3e-3, adapters=1e-3, hyper=1e-3)
+groups = dict(decoder=1e-2, full=3e-4, bias=3e-3, prompts=3e-3, updates=3e-3, adapters=1e-3, hyper=1e-3)
 rows = dict(
     single_task=dict(config='../single_task/swin-t_pascal.py', group='full', label='Single-task', seeds=(0, 1, 2)),
     multi_task=dict(config='../multi_task/swin-t_pascal.py', group='full', label='Multi-task fine-tuning'),
@@ -52,6 +52,6 @@ reference = 'single_task'
 # On the last 128 of the 640 training images, for one row of each group; the decoders' rate comes first, for the others use it.
 search = dict(
     rates=dict(
-        decoder_only=[1e-3, 3e-3, 1e-2, 3e-2], single_task=[3e-4, 1e-3, 3e-3], bitfit=[1e-3, 3e-3, 1e-2],
+        decoder_only=[1e-3, 3e-3, 1e-2, 3e-2], single_task=[1e-4, 3e-4, 1e-3], bitfit=[1e-3, 3e-3, 1e-2],
         vpt_deep=[1e-3, 3e-3, 1e-2], lora=[1e-3, 3e-3, 1e-2], adapter=[3e-4, 1e-3, 3e-3], polyhistor=[3e-4, 1e-3, 3e-3]),
     encoder='pretrained', train=512, val=-128)
