@@ -292,10 +292,14 @@ def test_an_interruption_ends_the_trainings_and_a_folder_has_one(write, tmp_path
     problems: list[str] = []
     other = threading.Thread(target=interrupt)
     began = time.monotonic()
-    other.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(study, jobs, work, train=train, parallel=2)
-    other.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(study, jobs, work, train=train, parallel=2)
+        other.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 30
     assert problems == [
         f'{job.name} is left out: another process trains in {work / job.name}' for job in jobs[:2]
