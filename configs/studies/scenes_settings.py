@@ -1,5 +1,6 @@
-# Settings of Polyhistor-Lite and Polyhistor, one changed at a time, and adapters that begin as the identity. The rows that it shares with scenes_reduced.py are the same runs
-# where both studies have one work dir: --work-dir work_dirs/studies/scenes_reduced.
+# Settings of Polyhistor-Lite and Polyhistor, one changed at a time, and adapters that begin as the identity. The rows that it
+# shares with scenes_reduced.py are the same runs where both studies have one work dir:
+# --work-dir work_dirs/studies/scenes_reduced.
 _base_ = './scenes_reduced.py'
 title = 'Scenes, Swin-nano, reduced protocol: settings of Polyhistor'
 lite, whole = _base_.rows['polyhistor_lite'], _base_.rows['polyhistor']

@@ -110,7 +110,6 @@ def run_jobs(
     if not left:
         return []
     bar = ProgressBar(len(left), file=sys.stderr)
-
     trainings = _Trainings()
 
     def run(job: Job) -> str:
