@@ -6,8 +6,8 @@
 #   bash tools/run_tests.sh -m 'not integration' without the tests that run the tools as subprocesses
 #   bash tools/run_tests.sh --stack onedl        on the maintained forks of OpenMMLab, installed into .venv-onedl
 #
-# The last runs the tests of the tools, and of the code that the versions of the stack matter to; with further arguments,
-# those that they name.
+# The last runs the tests that the versions of the stack matter to (training, resuming, loading, mmseg's own tools); with
+# further arguments, those that they name.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 forks=
@@ -17,7 +17,7 @@ if [ "${1:-}" = --stack ]; then
     shift 2
 fi
 if [ $# -eq 0 ]; then
-    set -- -n "$(nproc 2>/dev/null || echo 2)" --dist loadscope ${forks:+-m 'integration or stack'}
+    set -- -n "$(nproc 2>/dev/null || echo 2)" --dist loadscope ${forks:+-m stack}
 fi
 if [ -n "$forks" ]; then
     prepare_environment onedl,test .venv-onedl

@@ -373,6 +373,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('fault', ['loss', 'value', 'gradient', 'accumulated', 'scaler'])
 def test_two_processes_skip_the_same_steps(two, fault):
     """Process 1 alone has a broken sample; both skip, with equal weights, and say whose images they were."""
@@ -388,6 +389,7 @@ def test_two_processes_skip_the_same_steps(two, fault):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('fault', ['loss', 'value', 'gradient', 'scaler'])
 def test_two_processes_stop_together_with_one_message(two, fault):
     messages = [rank['stop'][fault] for rank in two]

@@ -36,6 +36,7 @@ def metrics(work_dir):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_train_test_and_convert(run, tmp_path):
     """The metrics of the small checkpoint, of the full one made of it, and of mmseg's own tool are the same."""
     cfg = Config.fromfile(CONFIG)

@@ -385,6 +385,7 @@ def test_a_label_that_one_process_cannot_read(data, tmp_path, env):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_four_processes_train_and_two_test(data, tmp_path, env):
     """The scripts, on seven images of two sizes; both evaluations are those of one process."""
     config = write_config(tmp_path, data, log_level='INFO')

@@ -35,6 +35,7 @@ ITERS = 3
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.stack,
     pytest.mark.skipif(not MIM.is_dir(), reason='mmseg is installed without its configs and tools'),
 ]
 

@@ -31,6 +31,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_a_folder_with_a_broken_file(tools, tmp_path, checkpoint):
     """Every good image has its files, the broken one is reported, and the exit status says so."""
     rng = np.random.default_rng(0)

@@ -142,6 +142,7 @@ def killed_at(tools, work_dir, config, kill=None):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('loop', LOOPS)
 def test_killed_in_every_moment_of_a_save(tools, config, whole, tmp_path, loop):
     """One training, killed 13 times, each time in another moment of writing, naming and removing checkpoints."""
@@ -156,6 +157,7 @@ def test_killed_in_every_moment_of_a_save(tools, config, whole, tmp_path, loop):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('loop', LOOPS)
 def test_killed_at_random(tools, config, whole, tmp_path, loop):
     """One training, killed again and again, after a random number of iterations or of milliseconds."""
@@ -175,6 +177,7 @@ def test_killed_at_random(tools, config, whole, tmp_path, loop):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ('loop', 'kill'),
     [('epochs', dict(call='replace', name=POINTER, after=True)), ('iters', dict(iter=6))],
@@ -211,6 +214,7 @@ class _Code:
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_newest_checkpoint_is_bad(tools, tmp_path):
     """It is refused by name, nothing of it is used or run, the one before is taken, and the end is the same."""
     toy, work_dir = TOYS / 'toy_config.py', tmp_path / 'run'

@@ -47,6 +47,7 @@ def merge(tools, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_it_writes_a_config_and_weights_that_give_the_same_logits(merge, tmp_path):
     model, status, printed = merge(norm=False)
     assert status == 0, printed

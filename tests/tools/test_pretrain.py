@@ -261,6 +261,7 @@ def trained(tools, data_file, tmp_path_factory) -> Path:
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_a_resumed_training_ends_where_the_whole_one_does(tools, data_file, trained, tmp_path):
     """Weights, averaged weights and the optimiser's state, to the bit."""
     (tmp_path / 'work').mkdir()
@@ -296,6 +297,7 @@ def rounded_classifier(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 def test_the_exported_backbone(tools, data_file, trained, tmp_path, suffix):
     """Half precision, facts that are true, and in AdaptedSwin the features of the classifier's backbone."""

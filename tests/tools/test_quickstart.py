@@ -12,6 +12,7 @@ from PIL import Image
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_quickstart_runs_twice_and_leaves_a_picture(repo, tmp_path):
     clone = tmp_path / 'a clone'
     clone.mkdir()

@@ -42,7 +42,7 @@ def run(clone, script, *arguments, **environment):
     [
         ([], '.venv', 'openmmlab,test,export,timm', '-m pytest -n'),
         (['tests/adapters', '-x'], '.venv', 'openmmlab,test,export,timm', '-m pytest tests/adapters -x'),
-        (['--stack', 'onedl'], '.venv-onedl', 'onedl,test', '--dist loadscope -m integration or stack'),
+        (['--stack', 'onedl'], '.venv-onedl', 'onedl,test', '--dist loadscope -m stack'),
         (['--stack', 'onedl', 'tests/engine'], '.venv-onedl', 'onedl,test', '-m pytest tests/engine'),
     ],
 )

@@ -55,6 +55,7 @@ def metric(work_dir):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 @pytest.mark.parametrize('workers', [2])
 def test_killed_and_resumed_equals_uninterrupted(tools, env, tmp_path, workers):
     """SIGKILL after the first checkpoint, then --resume: every loss is that of a run that nobody disturbed."""
@@ -96,6 +97,7 @@ def test_killed_and_resumed_equals_uninterrupted(tools, env, tmp_path, workers):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_two_processes_equal_one_with_the_double_batch(run, tools, tmp_path):
     """dist_train.sh with gloo: rank by rank half the batch, together the losses of one process."""
     options = [*NO_DROPOUT, 'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.1']
@@ -121,6 +123,7 @@ def test_two_processes_equal_one_with_the_double_batch(run, tools, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_mmseg_tools_do_the_same(run, tools, tmp_path):
     """The config runs under mmseg's own train.py and test.py, with the same losses and metric as under ours."""
     path = dict(PYTHONPATH=f'{TOYS}{os.pathsep}{REPO}')  # stands for an installed package
@@ -137,6 +140,7 @@ def test_mmseg_tools_do_the_same(run, tools, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_a_real_config_resumes(tools, tmp_path):
     """Polyhistor-Lite on rendered data: bit for bit the same after a resume, and with another number of workers."""
     data = tmp_path / 'data'
@@ -167,6 +171,7 @@ custom_hooks = [dict(type='ToyLossLog')]
 
 
 @pytest.mark.integration
+@pytest.mark.stack
 def test_command_lines_that_cannot_work(tools, tmp_path):
     """Each says why, and that before any training."""
     for arguments, message in [
