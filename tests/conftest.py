@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mmengine.config.config
 import pytest
 import torch
-import yapf.yapflib.yapf_api
 from mmengine.registry import init_default_scope
 
 import mmseg_polyhistor  # noqa: F401  (before anything of mmseg: its repairs let the stack import)
 from mmseg_polyhistor.tasks import restored_tasks
 from tests.pascal_tree import _write_parts, _write_png, pascal_tree  # noqa: F401  (fixtures)
 from tests.tool_runner import Tools
+from tests.tools.plain_configs import leave_configs_plain
 
 REPO = Path(__file__).resolve().parents[1]
+
+leave_configs_plain()
 
 
 @pytest.fixture(scope='session')
@@ -43,15 +44,6 @@ def shared_data() -> Path:
 def _mmseg_scope() -> None:
     """Every test runs in the scope that a config's `default_scope = 'mmseg'` sets."""
     init_default_scope('mmseg')
-
-
-@pytest.fixture(autouse=True, scope='session')
-def _configs_are_not_prettified() -> Iterator[None]:
-    """mmengine has the config formatted again for every log and checkpoint, which takes longer than a tiny model's steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (mmengine.config.config, yapf.yapflib.yapf_api):  # the forks import it when they need it
-            patch.setattr(module, 'FormatCode', lambda text, **_: (text, False), raising=False)
-        yield
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import traceback
 
 import matplotlib.pyplot as plt
 import torch
+from plain_configs import leave_configs_plain
 
 import mmseg_polyhistor  # noqa: F401  (the slow import)
 
@@ -50,6 +51,7 @@ def become(argv: list[str], cwd: str, environment: dict[str, str], log: str) -> 
 def main() -> None:
     """Take orders until the input ends."""
     torch.set_num_threads(1)
+    leave_configs_plain()
     plt.close(plt.figure())
     print('ready', flush=True)
     for line in sys.stdin:

@@ -160,19 +160,19 @@ def test_killed_in_every_moment_of_a_save(tools, config, whole, tmp_path, loop):
 @pytest.mark.stack
 @pytest.mark.parametrize('loop', LOOPS)
 def test_killed_at_random(tools, config, whole, tmp_path, loop):
-    """One training, killed again and again, after a random number of iterations or of milliseconds."""
+    """One training, killed again and again, after a random number of iterations, often some milliseconds before that."""
     seed = time.time_ns() % 2**32
     draw = random.Random(seed)
     work_dir, kills = tmp_path / 'run', 0
     for run in range(8):
-        kill = dict(seconds=draw.uniform(0.0, 0.4)) if run % 2 else dict(iter=draw.randint(1, 12))
+        kill = dict(iter=draw.randint(1, 8), **dict(seconds=draw.uniform(0.0, 0.4)) if run % 2 else {})
         if not killed_at(tools, work_dir, config(loop), kill):
             break
         kills += 1
     else:
         assert not killed_at(tools, work_dir, config(loop))
     print(f'seed {seed}, {kills} kills')  # pytest shows it where the test fails
-    assert kills >= 4
+    assert kills >= 6  # of at most eight iterations each
     assert_same(end_of(work_dir), whole(loop))
 
 
