@@ -53,6 +53,6 @@ reference = 'single_task'
 # On the last 128 of the 640 training images, for one row of each group; the decoders' rate comes first, for the others use it.
 search = dict(
     rates=dict(
-        decoder_only=[1e-3, 3e-3, 1e-2, 3e-2], single_task=[1e-4, 3e-4, 1e-3], bitfit=[1e-3, 3e-3, 1e-2],
-        vpt_deep=[1e-3, 3e-3, 1e-2], lora=[1e-3, 3e-3, 1e-2], adapter=[3e-4, 1e-3, 3e-3], polyhistor=[3e-4, 1e-3, 3e-3]),
+        decoder_only=[1e-3, 3e-3, 1e-2, 3e-2], single_task=[1e-4, 3e-4, 1e-3], bitfit=[1e-3, 3e-3, 1e-2, 3e-2],
+        vpt_deep=[1e-3, 3e-3, 1e-2], lora=[1e-3, 3e-3, 1e-2], adapter=[1e-4, 3e-4, 1e-3, 3e-3], polyhistor=[3e-4, 1e-3, 3e-3]),
     encoder='pretrained', train=512, val=-128)
