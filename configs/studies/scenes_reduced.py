@@ -54,5 +54,5 @@ reference = 'single_task'
 search = dict(
     rates=dict(
         decoder_only=[1e-3, 3e-3, 1e-2, 3e-2], single_task=[1e-4, 3e-4, 1e-3], bitfit=[1e-3, 3e-3, 1e-2, 3e-2],
-        vpt_deep=[1e-3, 3e-3, 1e-2], lora=[1e-3, 3e-3, 1e-2], adapter=[1e-4, 3e-4, 1e-3, 3e-3], polyhistor=[3e-4, 1e-3, 3e-3]),
+        vpt_deep=[1e-3, 3e-3, 1e-2], lora=[1e-3, 3e-3, 1e-2], adapter=[1e-4, 3e-4, 1e-3, 3e-3], polyhistor=[1e-4, 3e-4, 1e-3, 3e-3]),
     encoder='pretrained', train=512, val=-128)
