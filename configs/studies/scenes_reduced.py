@@ -15,9 +15,9 @@ runtime = dict(
         logger=dict(interval=40),
         checkpoint=dict(type='AdapterCheckpointHook', interval=2, max_keep_ckpts=1, save_best=None)))
 
-# decoder and full: the best of the search below; the others are starting points, not searched yet. A group has in common how far
-# a step of Adam moves the encoder's features.
-groups = dict(decoder=1e-2, full=3e-4, bias=3e-3, prompts=3e-3, updates=3e-3, adapters=1e-3, hyper=1e-3)
+# The best of the search below, in which each group has one row. A group has in common how far a step of Adam moves the encoder's
+# features.
+groups = dict(decoder=1e-2, full=3e-4, bias=1e-2, prompts=3e-3, updates=3e-3, adapters=3e-4, hyper=3e-4)
 rows = dict(
     single_task=dict(config='../single_task/swin-t_pascal.py', group='full', label='Single-task', seeds=(0, 1, 2)),
     multi_task=dict(config='../multi_task/swin-t_pascal.py', group='full', label='Multi-task fine-tuning'),
