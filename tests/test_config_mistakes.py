@@ -73,8 +73,7 @@ def data_root(tmp_path_factory):
 @pytest.fixture
 def start(tmp_path, data_root, monkeypatch):
     """Start a run of a config with changes, {dotted key: value}."""
-    # Half a second each: the config as formatted text, and the machine's description, for the log.
-    monkeypatch.setattr(Config, 'pretty_text', property(lambda self: ''))
+    # It takes half a second to describe the machine for the log.
     monkeypatch.setattr(Runner, '_log_env', lambda self, env_cfg: None)
 
     def run(changes, config=PICO, what='train'):
