@@ -1,8 +1,9 @@
 """Run a study: many methods on one data set, with one encoder and one recipe, and make its table and plot.
 
 Every run that is not finished is trained, in work dirs below --work-dir; one that was interrupted goes on where it stopped, and
-one that is finished stays. Then OUT gets the table, STUDY.txt, STUDY.md and STUDY.csv, and per encoder the plot of gain against
-trainable parameters, STUDY_ENCODER.png.
+one that is finished stays. Then OUT gets the table of means over seeds, STUDY.txt, STUDY.md and STUDY.csv; the single runs,
+STUDY_runs.csv; differences of the rows that the study compares, STUDY_differences.md; gains and ranks beside the Polyhistor
+paper's, STUDY_paper.md; and per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png.
 A study is a config: see configs/studies.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works without installation
@@ -18,12 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout works
 import mmseg_polyhistor  # noqa: F401, I001  (first: it repairs the stack)
 from mmengine.config import DictAction
 
+from mmseg_polyhistor.benchmark import read_benchmark
+from mmseg_polyhistor.results.comparison import differences_table, paper_table
 from mmseg_polyhistor.results.figures import draw_tradeoff
 from mmseg_polyhistor.results.study import Study
 from mmseg_polyhistor.results.study_runs import collect_study, run_jobs, search_table, state
 from mmseg_polyhistor.results.table import results_table
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
+INDEX = TRAIN.parents[1] / 'model-index.yml'  # the metafiles with the paper's figures
 
 EXAMPLES = """examples:
   python tools/reproduce.py configs/studies/scenes_reduced.py --list
@@ -83,11 +88,25 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
     gain = any(part.reference is not None for part in found.values())
     spread = any(row.runs > 1 for row in rows)
     out.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, text: str) -> None:
+        (out / f'{study.path.stem}{name}').write_text(text + '\n', encoding='utf-8')
+
     for form, suffix in (('text', 'txt'), ('markdown', 'md'), ('csv', 'csv')):
         table = results_table(rows, form, gain=gain, spread=spread, notes=notes)
-        (out / f'{study.path.stem}.{suffix}').write_text(table + '\n', encoding='utf-8')
+        write(f'.{suffix}', table)
         if form == 'text':
             print(table)
+    each = [row for part in found.values() for row in part.each.values()]
+    write('_runs.csv', results_table(each, 'csv', gain=gain))
+    benchmark = read_benchmark(INDEX)
+    for name, make in (
+        ('differences', partial(differences_table, study, found)),
+        ('paper', partial(paper_table, study, found, benchmark)),
+    ):
+        if text := make():
+            print(f'\n{text}')
+            write(f'_{name}.md', make(markdown=True))
     status = 0
     for encoder, part in found.items():
         try:

@@ -15,4 +15,5 @@ rows = dict(
         name: dict(_base_.rows[name], seeds=(0, ))
         for name in ('single_task', 'decoder_only', 'polyhistor_lite', 'polyhistor')
     })
+comparisons = [('polyhistor', 'decoder_only'), ('polyhistor_lite', 'decoder_only'), ('polyhistor', 'polyhistor_lite')]
 search = None

@@ -50,6 +50,10 @@ rows = dict(
     polyhistor=dict(config='../polyhistor/swin-t_pascal.py', group='hyper', label='Polyhistor', seeds=(0, 1, 2)),
     polyhistor_lite=dict(config='../polyhistor_lite/swin-t_pascal.py', group='hyper', label='Polyhistor-Lite', seeds=(0, 1, 2)))
 reference = 'single_task'
+# What the paper claims of its methods, with the numbers that the three seeds give.
+comparisons = [
+    ('polyhistor', 'decoder_only'), ('polyhistor_lite', 'decoder_only'), ('adapter', 'decoder_only'),
+    ('polyhistor_lite', 'adapter'), ('polyhistor', 'adapter'), ('hyperformer', 'polyhistor'), ('polyhistor', 'polyhistor_lite')]
 # On the last 128 of the 640 training images, for one row of each group; the decoders' rate comes first, for the others use it.
 search = dict(
     rates=dict(

@@ -36,5 +36,8 @@ rows = dict(
         for name, row in _base_.rows.items()
         if name in ('adapter', 'low_rank_adapter', 'compacter')
     })
+comparisons = [
+    *[(f'{method}_{name}', method) for method, own in (('polyhistor_lite', kernels), ('polyhistor', {})) for name in {**changes, **own}],
+    *[(f'{name}_gain_0', name) for name in ('adapter', 'low_rank_adapter', 'compacter')]]
 search = None
 del lite, whole, changes, kernels

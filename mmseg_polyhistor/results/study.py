@@ -29,6 +29,7 @@ OPTIONAL = dict(
     data_root='replaces that of the data sets',
     model='merged into the model of every row',
     runtime='merged into the config of every row',
+    comparisons='pairs of rows, (row, other): what is told of them is the difference of their results, seed by seed',
     search='dict(encoder=name, rates=row -> learning rates that are tried, train=indices, val=indices): see Study.search_jobs',
 )
 DECODER = 'decoder'  # the group that every study has
@@ -130,6 +131,14 @@ class Study:
             )
         check_names(f'{path}: reference', (given['reference'],), self.rows, 'rows')
         self.reference: str = given['reference']
+        self.comparisons = [self._pair(pair) for pair in given.get('comparisons', ())]
+
+    def _pair(self, pair: Sequence[str]) -> tuple[str, str]:
+        where = f'{self.path}: comparisons'
+        if isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f'{where}: must be pairs of rows, got {pair!r}')
+        check_names(where, pair, self.rows, 'rows')
+        return pair[0], pair[1]
 
     def _file(self, name: str) -> Path:
         path = self.path.parent / name

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +27,16 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ['ABSENT', 'FINISHED', 'UNFINISHED', 'collect_study', 'run_jobs', 'search_table', 'state']
+__all__ = [
+    'ABSENT',
+    'FINISHED',
+    'UNFINISHED',
+    'StudyPart',
+    'collect_study',
+    'run_jobs',
+    'search_table',
+    'state',
+]
 
 ABSENT, UNFINISHED, FINISHED = 'absent', 'unfinished', 'finished'
 CONSOLE = 'console.log'  # what a training prints, beside its config
@@ -193,7 +202,18 @@ def _locked(file: IO[str]) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------- reading
-def collect_study(study: Study, work_dir: Path) -> dict[str, Collected]:
+@dataclass(frozen=True, kw_only=True)
+class StudyPart(Collected):
+    """What was read of the runs with one encoder.
+
+    Args:
+        each: The finished jobs and their rows, whose means over the seeds are `rows`.
+    """
+
+    each: Mapping[Job, Row]
+
+
+def collect_study(study: Study, work_dir: Path) -> dict[str, StudyPart]:
     """All finished runs, encoder by encoder: a row for each row of the study, as the mean over its seeds.
 
     The gain of a row is over the reference row with the same encoder, the mean over its seeds.
@@ -218,10 +238,11 @@ def collect_study(study: Study, work_dir: Path) -> dict[str, Collected]:
     return found
 
 
-def _collect_encoder(study: Study, encoder: str, jobs: Sequence[Job], work_dir: Path) -> Collected:
+def _collect_encoder(study: Study, encoder: str, jobs: Sequence[Job], work_dir: Path) -> StudyPart:
     remarks: list[str] = []
     runs: list[Run] = []
     rows: list[Row] = []
+    each: dict[Job, Row] = {}
     reference, notes = None, []
     if of_reference := [job for job in jobs if job.row == study.reference]:
         reference = read_reference([str(work_dir / job.name) for job in of_reference], remarks)
@@ -230,14 +251,21 @@ def _collect_encoder(study: Study, encoder: str, jobs: Sequence[Job], work_dir: 
     else:
         remarks.append(f'no gain with {encoder}: no run of {encoder}/{study.reference} is finished')
     for row in dict.fromkeys(job.row for job in jobs):
-        names = [job.name for job in jobs if job.row == row]
-        found = [read_run(work_dir / name, name) for name in names]
-        made = make_rows(found, (), remarks, reference=reference)
+        own = [job for job in jobs if job.row == row]
+        found = [read_run(work_dir / job.name, job.name) for job in own]
+        label = study.rows[row].label
+        made = [replace(made, method=label) for made in make_rows(found, (), remarks, reference=reference)]
         (mean,) = merge_seeds(found, made, remarks)
-        rows.append(replace(mean, method=study.rows[row].label, name=encoder))
+        rows.append(replace(mean, name=encoder))
         runs += found
-    return Collected(
-        runs=tuple(runs), rows=tuple(rows), reference=reference, notes=tuple(notes), remarks=remarks
+        each.update(zip(own, made, strict=True))
+    return StudyPart(
+        runs=tuple(runs),
+        rows=tuple(rows),
+        reference=reference,
+        notes=tuple(notes),
+        remarks=remarks,
+        each=each,
     )
 
 

@@ -233,6 +233,8 @@ def test_finished_runs_become_rows(write, tmp_path):
     gains = [100 * (0.1 + 0.1) / 2, 100 * (0.14 + 0) / 2]
     assert lora.values['gain'] == pytest.approx(sum(gains) / 2)
     assert lora.spread['gain'] == pytest.approx(abs(gains[0] - gains[1]) / math.sqrt(2))
+    single = {job.name: row.values['gain'] for job, row in found['good'].each.items() if job.row == 'lora'}
+    assert single == pytest.approx({'good/lora/seed_0': gains[0], 'good/lora/seed_1': gains[1]})
     assert rows['LoRA', 'random'].runs == 1 and rows['Alone', 'good'].values['gain'] == 0
     assert 'gain' not in rows['LoRA', 'random'].values
     assert 'no gain with random: no run of random/alone is finished' in found['random'].remarks

@@ -45,6 +45,7 @@ rows = dict(
     full=dict(config='full.py', group='small', label='Fine-tuning', seeds=(0, 1)),
     wild=dict(config='full.py', group='broken', label='Diverging'))
 reference = 'full'
+comparisons = [('lora', 'full')]
 search = dict(rates=dict(lora=[0.02]), encoder='random', train=2, val=-2)
 """
 
@@ -81,6 +82,16 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     assert [row['method'] for row in rows] == ['Fine-tuning', 'LoRA']
     assert [int(row['runs']) for row in rows] == [2, 1]
     assert '| Fine-tuning |' in (work / 'tiny.md').read_text()
+    runs = list(csv.DictReader((work / 'tiny_runs.csv').read_text().splitlines()))
+    assert [row['run'] for row in runs] == [
+        f'random/{name}' for name in ('full/seed_0', 'full/seed_1', 'lora/seed_0')
+    ]
+    assert sum(float(row['semseg.mIoU']) for row in runs[:2]) / 2 == pytest.approx(
+        float(rows[0]['semseg.mIoU'])
+    )
+    (difference,) = (work / 'tiny_differences.md').read_text().splitlines()[2:]
+    assert [cell.strip() for cell in difference.split('|')][1:4] == ['LoRA', 'Fine-tuning', 'random']
+    assert not (work / 'tiny_paper.md').exists()  # no config of the benchmark is in it
     assert Image.open(work / 'tiny_random.png').size[0] > 400
 
     # an interrupted run goes on from its last checkpoint, the others are not touched
