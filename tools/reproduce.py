@@ -4,6 +4,7 @@ Every run that is not finished is trained, in work dirs below --work-dir; one th
 one that is finished stays. Then OUT gets the table of means over seeds, STUDY.txt, STUDY.md and STUDY.csv; the single runs,
 STUDY_runs.csv; differences of the rows that the study compares, STUDY_differences.md; gains and ranks beside the Polyhistor
 paper's, STUDY_paper.md; and per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png.
+With --search it trains and tables the search for learning rates instead: STUDY_search.txt.
 A study is a config: see configs/studies.
 """
 
@@ -88,17 +89,13 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
     gain = any(part.reference is not None for part in found.values())
     spread = any(row.runs > 1 for row in rows)
     out.mkdir(parents=True, exist_ok=True)
-
-    def write(name: str, text: str) -> None:
-        (out / f'{study.path.stem}{name}').write_text(text + '\n', encoding='utf-8')
-
     for form, suffix in (('text', 'txt'), ('markdown', 'md'), ('csv', 'csv')):
         table = results_table(rows, form, gain=gain, spread=spread, notes=notes)
-        write(f'.{suffix}', table)
+        _write(study, out, f'.{suffix}', table)
         if form == 'text':
             print(table)
     each = [row for part in found.values() for row in part.each.values()]
-    write('_runs.csv', results_table(each, 'csv', gain=gain))
+    _write(study, out, '_runs.csv', results_table(each, 'csv', gain=gain))
     benchmark = read_benchmark(INDEX)
     for name, make in (
         ('differences', partial(differences_table, study, found)),
@@ -106,7 +103,7 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
     ):
         if text := make():
             print(f'\n{text}')
-            write(f'_{name}.md', make(markdown=True))
+            _write(study, out, f'_{name}.md', make(markdown=True))
     status = 0
     for encoder, part in found.items():
         try:
@@ -119,6 +116,10 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
         for remark in part.remarks:
             print(f'note: {remark}', file=sys.stderr)
     return status
+
+
+def _write(study: Study, out: Path, name: str, text: str) -> None:
+    (out / f'{study.path.stem}{name}').write_text(text + '\n', encoding='utf-8')
 
 
 def _end(*_: object) -> None:
@@ -146,7 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
                 study, jobs, args.work_dir, train=TRAIN, parallel=args.jobs, threads=args.threads
             )
         if args.search:
-            print(search_table(study, jobs, args.work_dir))
+            table = search_table(study, jobs, args.work_dir)
+            print(table)
+            args.out.mkdir(parents=True, exist_ok=True)
+            _write(study, args.out, '_search.txt', table)
             status = 0
         else:
             status = write_results(study, args.work_dir, args.out)

@@ -123,6 +123,8 @@ def test_a_study_from_nothing_to_its_table(tools, study):
 def test_the_search_and_what_cannot_be(tools, study):
     _, printed = tools.start('reproduce.py', 'tiny.py', '--search', '--threads', 1, cwd=study)
     assert 'lora' in printed and '0.02' in printed and 'gain +0.00' in printed
+    table = (study / 'work_dirs/studies/tiny/tiny_search.txt').read_text()
+    assert table in printed and table.startswith('lora  ')
     for arguments, message in (
         (['--rows', 'none'], "reproduce.py: rows: unknown ['none']"),
         (['--table', '--work-dir', 'empty'], 'no run of tiny.py is finished'),
