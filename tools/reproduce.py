@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
                 study, jobs, args.work_dir, train=TRAIN, parallel=args.jobs, threads=args.threads
             )
         if args.search:
-            table = search_table(study, jobs, args.work_dir)
+            table = search_table(study, study.search_jobs(), args.work_dir)  # all, as the other tables
             print(table)
             args.out.mkdir(parents=True, exist_ok=True)
             _write(study, args.out, '_search.txt', table)
