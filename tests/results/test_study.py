@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -404,3 +405,15 @@ def test_every_model_of_our_studies_can_be_built(path):
         else:
             assert row.group == 'full'
     assert len(frozen) == 1
+
+
+def test_the_study_of_the_paper_is_its_configs():
+    """Every row of `pascal.py`: the same entries but the seed, and all that is trained at the recipe's rate."""
+    study = Study(STUDIES[0].with_name('pascal.py'))
+    jobs = study.jobs(seeds=[0])
+    assert len(jobs) == len(study.rows) >= 19
+    for job in jobs:
+        cfg, own = study.config(job).to_dict(), Config.fromfile(study.rows[job.row].config).to_dict()
+        assert cfg['optim_wrapper'].pop('paramwise_cfg') == dict(custom_keys={'backbone.': dict(lr_mult=1.0)})
+        assert cfg.pop('randomness') == {**own.pop('randomness', {}), 'seed': 0}
+        assert cfg == own, job.row
