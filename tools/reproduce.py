@@ -3,7 +3,7 @@
 Every run that is not finished is trained, in work dirs below --work-dir; one that was interrupted goes on where it stopped, and
 one that is finished stays. Then OUT gets the table of means over seeds, STUDY.txt, STUDY.md and STUDY.csv; the single runs,
 STUDY_runs.csv; differences of the rows that the study compares, STUDY_differences.md; gains and ranks beside the Polyhistor
-paper's, STUDY_paper.md; and per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png.
+paper's where the study wants them, STUDY_paper.md; and per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png.
 With --search it trains and tables the search for learning rates instead: STUDY_search.txt.
 A study is a config: see configs/studies.
 """
@@ -104,6 +104,8 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
         if text := make():
             print(f'\n{text}')
             _write(study, out, f'_{name}.md', make(markdown=True))
+        else:  # one of an earlier call would be of other rows
+            _path(study, out, f'_{name}.md').unlink(missing_ok=True)
     status = 0
     for encoder, part in found.items():
         try:
@@ -112,14 +114,18 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
             print(f'reproduce.py: no plot of {encoder}: {error}', file=sys.stderr)
             status = 1
         else:
-            figure.savefig(out / f'{study.path.stem}_{encoder}.png', dpi=150)
+            figure.savefig(_path(study, out, f'_{encoder}.png'), dpi=150)
         for remark in part.remarks:
             print(f'note: {remark}', file=sys.stderr)
     return status
 
 
+def _path(study: Study, out: Path, name: str) -> Path:
+    return out / f'{study.path.stem}{name}'
+
+
 def _write(study: Study, out: Path, name: str, text: str) -> None:
-    (out / f'{study.path.stem}{name}').write_text(text + '\n', encoding='utf-8')
+    _path(study, out, name).write_text(text + '\n', encoding='utf-8')
 
 
 def _end(*_: object) -> None:

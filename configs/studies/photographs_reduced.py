@@ -11,4 +11,5 @@ rows = dict(
         for name in (
             'single_task', 'multi_task', 'decoder_only', 'bitfit', 'lora', 'adapter', 'hyperformer', 'polyhistor', 'polyhistor_lite')
     })
+paper = False
 search = None

@@ -16,4 +16,5 @@ rows = dict(
         for name in ('single_task', 'decoder_only', 'polyhistor_lite', 'polyhistor')
     })
 comparisons = [('polyhistor', 'decoder_only'), ('polyhistor_lite', 'decoder_only'), ('polyhistor', 'polyhistor_lite')]
+paper = False
 search = None

@@ -50,6 +50,7 @@ rows = dict(
     polyhistor=dict(config='../polyhistor/swin-t_pascal.py', group='hyper', label='Polyhistor', seeds=(0, 1, 2)),
     polyhistor_lite=dict(config='../polyhistor_lite/swin-t_pascal.py', group='hyper', label='Polyhistor-Lite', seeds=(0, 1, 2)))
 reference = 'single_task'
+paper = True
 # What the paper claims of its methods, with the numbers that the three seeds give.
 comparisons = [
     ('polyhistor', 'decoder_only'), ('polyhistor_lite', 'decoder_only'), ('adapter', 'decoder_only'),

@@ -39,5 +39,6 @@ rows = dict(
 comparisons = [
     *[(f'{method}_{name}', method) for method, own in (('polyhistor_lite', kernels), ('polyhistor', {})) for name in {**changes, **own}],
     *[(f'{name}_gain_0', name) for name in ('adapter', 'low_rank_adapter', 'compacter')]]
+paper = False
 search = None
 del lite, whole, changes, kernels

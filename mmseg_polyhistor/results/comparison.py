@@ -89,9 +89,11 @@ def paper_table(
         markdown: Write a Markdown table. Defaults to False.
 
     Returns:
-        The table, and for each encoder Spearman's rank correlation of its gains and the paper's; nothing where fewer than
-        three rows have both with some encoder.
+        The table, and for each encoder Spearman's rank correlation of its gains and the paper's; nothing where the study
+        does not want it, or fewer than three rows have both with some encoder.
     """
+    if not study.paper:
+        return ''
     printed = {row.config.resolve(): row.paper for row in benchmark if row.paper is not None}
     paper = {name: printed.get(row.config.resolve()) for name, row in study.rows.items()}
     gains = {}

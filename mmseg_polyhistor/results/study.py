@@ -30,6 +30,7 @@ OPTIONAL = dict(
     model='merged into the model of every row',
     runtime='merged into the config of every row',
     comparisons='pairs of rows, (row, other): what is told of them is the difference of their results, seed by seed',
+    paper='whether rows stand beside those of the Polyhistor paper that have the same config, in a table of gains and ranks',
     search='dict(encoder=name, rates=row -> learning rates that are tried, train=indices, val=indices): see Study.search_jobs',
 )
 DECODER = 'decoder'  # the group that every study has
@@ -131,6 +132,7 @@ class Study:
             )
         check_names(f'{path}: reference', (given['reference'],), self.rows, 'rows')
         self.reference: str = given['reference']
+        self.paper = bool(given.get('paper', False))
         self.comparisons = [self._pair(pair) for pair in given.get('comparisons', ())]
 
     def _pair(self, pair: Sequence[str]) -> tuple[str, str]:

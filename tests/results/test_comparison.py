@@ -75,6 +75,8 @@ def test_ranks_beside_the_papers(study, repo):
     (note,) = notes
     assert re.fullmatch(r".*Spearman's.*, pretrained: 0\.80 over 5 methods", note)
     assert paper_table(study, dict(random=part(few)), benchmark) == ''
+    study.paper = False
+    assert paper_table(study, dict(pretrained=part(results)), benchmark) == ''
 
 
 @pytest.mark.parametrize(

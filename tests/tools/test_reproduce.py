@@ -70,9 +70,11 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     assert [line.split()[:2] for line in printed.splitlines()] == [
         ['absent', f'random/{name}'] for name in ('full/seed_0', 'lora/seed_0', 'wild/seed_0', 'full/seed_1')
     ]
+    work = study / 'work_dirs/studies/tiny'
+    work.mkdir(parents=True)
+    (work / 'tiny_paper.md').write_text('of an earlier study\n')
     _, printed = tools.start(*run, cwd=study, expect=1)
     assert '0 of 4 runs are finished' in printed
-    work = study / 'work_dirs/studies/tiny'
     (problem,) = (line for line in printed.splitlines() if line.startswith('reproduce.py: random/wild'))
     console = Path(problem.split('its output: ')[1])
     assert 'not finite' in (study / console).read_text()
@@ -91,7 +93,7 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     )
     (difference,) = (work / 'tiny_differences.md').read_text().splitlines()[2:]
     assert [cell.strip() for cell in difference.split('|')][1:4] == ['LoRA', 'Fine-tuning', 'random']
-    assert not (work / 'tiny_paper.md').exists()  # no config of the benchmark is in it
+    assert not (work / 'tiny_paper.md').exists()  # the study does not want it
     assert Image.open(work / 'tiny_random.png').size[0] > 400
 
     # an interrupted run goes on from its last checkpoint, the others are not touched
