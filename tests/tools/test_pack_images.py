@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools' / 'pretrain'))
-import pack_images
-from jpeg_arrays import read_arrays
+sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools'))
+from pretrain import pack_images  # as the tools do: under another name its dataset would register twice
+from pretrain.jpeg_arrays import read_arrays
 
 
 def paint(path, colour, size=(64, 64)):
