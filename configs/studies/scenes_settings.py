@@ -1,4 +1,4 @@
-# Settings of Polyhistor-Lite and Polyhistor, one changed at a time, and adapters that begin as the identity. The rows that it
+# Settings of Polyhistor-Lite and Polyhistor, one changed at a time, and starts of static adapters. The rows that it
 # shares with scenes_reduced.py are the same runs where both studies have one work dir:
 # --work-dir work_dirs/studies/scenes_reduced.
 _base_ = './scenes_reduced.py'
@@ -10,7 +10,9 @@ changes = dict(
     both=('behind attention and FFN', dict(positions=('attn', 'ffn'))),
     attention=('behind attention', dict(positions=('attn', ))),
     relu=('ReLU', dict(activation='relu')),
-    gelu=('GELU', dict(activation='gelu')))
+    gelu=('GELU', dict(activation='gelu')),
+    # Products of small factors are tiny at first; HyperFormer, which emits whole matrices, begins ten times as large.
+    matched=('matched init', dict(matched_init=True)))
 kernels = dict(template_first=('template first', dict(kron_order='template_first')))
 rows = dict(
     _delete_=True,
@@ -35,10 +37,14 @@ rows = dict(
             options=dict(model=dict(backbone=dict(adapter=dict(post_norm_gain=0.0)))))
         for name, row in _base_.rows.items()
         if name in ('adapter', 'low_rank_adapter', 'compacter')
-    })
+    },
+    low_rank_adapter_matched=dict(
+        _base_.rows['low_rank_adapter'], label='Low-rank adapter, matched init', encoders=('pretrained', ), seeds=(0, ),
+        options=dict(model=dict(backbone=dict(adapter=dict(matched_init=True))))))
 comparisons = [
     *[(f'{method}_{name}', method) for method, own in (('polyhistor_lite', kernels), ('polyhistor', {})) for name in {**changes, **own}],
-    *[(f'{name}_gain_0', name) for name in ('adapter', 'low_rank_adapter', 'compacter')]]
+    *[(f'{name}_gain_0', name) for name in ('adapter', 'low_rank_adapter', 'compacter')],
+    ('low_rank_adapter_matched', 'low_rank_adapter')]
 paper = False
 search = None
 del lite, whole, changes, kernels

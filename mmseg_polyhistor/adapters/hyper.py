@@ -24,7 +24,7 @@ from .checks import check_flags, check_positive
 from .functional import AdapterWeights, Change
 from .grouped import CodeNet, GroupedLinear
 from .kernels import KRON_ORDERS, ScalingKernels
-from .matrices import INIT_STD
+from .matrices import INIT_STD, matched_std
 from .sites import Site
 from .sizes import bottleneck_width, resolve_rank
 
@@ -53,6 +53,8 @@ class HyperAdapter(InsertedAdapter):
         kernels_per_task: A set of scaling kernels for each task instead of one for all. Defaults to False.
         post_norm_gain: Initial bias of the head that emits the LayerNorm's gain. With 0 a fresh adapter is close to
             the identity, as the generated gains are close to 0. Defaults to 0.0.
+        matched_init: Start the heads of the factors so that the products P Q are spread as the matrices of heads that emit
+            whole ones; else each factor is, and the products are several times smaller. Defaults to False.
         embed_dims: Width of each embedding. Defaults to 512.
         hidden_dims: Hidden width h of a hyper-network. Defaults to 128.
         code_dims: Width k of a code. Defaults to 64.
@@ -73,6 +75,7 @@ class HyperAdapter(InsertedAdapter):
         kron_order: str = 'kernel_first',
         kernels_per_task: bool = False,
         post_norm_gain: float = 0.0,
+        matched_init: bool = False,
         embed_dims: int = 512,
         hidden_dims: int = 128,
         code_dims: int = 64,
@@ -90,11 +93,19 @@ class HyperAdapter(InsertedAdapter):
             raise ValueError('kernels_per_task=True needs scaling_kernels=True')
         if kron_order != KRON_ORDERS[0] and not scaling_kernels:
             raise ValueError(f'kron_order={kron_order!r} needs scaling_kernels=True')
-        check_flags(shared=shared, scaling_kernels=scaling_kernels, kernels_per_task=kernels_per_task)
+        if matched_init and rank is None:
+            raise ValueError('matched_init=True needs a rank: heads that emit whole matrices have no factors')
+        check_flags(
+            shared=shared,
+            scaling_kernels=scaling_kernels,
+            kernels_per_task=kernels_per_task,
+            matched_init=matched_init,
+        )
         check_positive(embed_dims=embed_dims, hidden_dims=hidden_dims, code_dims=code_dims)
         self.shared = shared
         self.scaling_kernels = scaling_kernels
         self.post_norm_gain = post_norm_gain
+        self.matched_init = matched_init
         widths, depths = self.layout.widths, self.layout.depths
         stages = range(len(widths))
         positions = len(self.positions)
@@ -157,7 +168,7 @@ class HyperAdapter(InsertedAdapter):
         for net in self.code_nets:
             net.reset_parameters()
         for heads in self.heads:
-            heads.reset_parameters(self.post_norm_gain)
+            heads.reset_parameters(self.post_norm_gain, self.matched_init)
         for kernels in self.kernels or ():
             kernels.reset_parameters()
 
@@ -226,10 +237,12 @@ class _Heads(nn.Module):
             sizes[f'{norm}_gain'] = sizes[f'{norm}_shift'] = width
         self.maps = nn.ModuleDict({k: GroupedLinear(groups, code_dims, size) for k, size in sizes.items()})
 
-    def reset_parameters(self, post_norm_gain: float) -> None:
+    def reset_parameters(self, post_norm_gain: float, matched_init: bool) -> None:
         for name, head in self.maps.items():
+            factor = matched_init and name.endswith(('_p', '_q'))
             head.reset_parameters(
-                std=INIT_STD, bias={'post_gain': post_norm_gain, 'pre_gain': 1.0}.get(name, 0.0)
+                std=matched_std(self.rank, head.weight.shape[-1]) if factor else INIT_STD,
+                bias={'post_gain': post_norm_gain, 'pre_gain': 1.0}.get(name, 0.0),
             )
 
     def forward(self, code: Tensor, *, grouped: bool) -> AdapterWeights:

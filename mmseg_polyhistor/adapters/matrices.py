@@ -13,6 +13,19 @@ __all__ = ['FactorisedMatrix', 'PHMMatrix', 'PlainMatrix']
 INIT_STD = 0.01
 
 
+def matched_std(rank: int, code_dims: int = 1) -> float:
+    """Standard deviation of two factors whose product's entries are spread as those of a matrix that starts at N(0, 0.01^2).
+
+    An entry of a product is a sum of `rank` products of two entries. Where linear maps of a code make the entries, the
+    deviation is that of the maps' weights; the code has `code_dims` entries of mean square 1, as behind a LayerNorm.
+
+    Args:
+        rank: Columns of the left factor, rows of the right one.
+        code_dims: Width of the code. Defaults to 1, which is for factors that are parameters.
+    """
+    return (INIT_STD / (code_dims * rank) ** 0.5) ** 0.5
+
+
 class PlainMatrix(nn.Module):
     """A rows x cols weight; N(0, 0.01^2) at the start."""
 
@@ -28,16 +41,17 @@ class PlainMatrix(nn.Module):
 
 
 class FactorisedMatrix(nn.Module):
-    """W = L R of a given rank; both N(0, 0.01^2) at the start."""
+    """W = L R of a given rank; both start at N(0, 0.01^2), or (`matched_init`) so that W has this spread."""
 
-    def __init__(self, rows: int, cols: int, rank: int) -> None:
+    def __init__(self, rows: int, cols: int, rank: int, matched_init: bool = False) -> None:
         super().__init__()
+        self.init_std = matched_std(rank) if matched_init else INIT_STD
         self.left = nn.Parameter(torch.empty(rows, rank))
         self.right = nn.Parameter(torch.empty(rank, cols))
 
     def reset_parameters(self) -> None:
         for p in self.parameters():
-            nn.init.normal_(p, std=INIT_STD)
+            nn.init.normal_(p, std=self.init_std)
 
     def forward(self) -> Tensor:
         return self.left @ self.right

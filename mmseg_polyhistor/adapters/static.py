@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import InsertedAdapter
-from .checks import check_positive, check_scale, with_fixed
+from .checks import check_flags, check_positive, check_scale, with_fixed
 from .functional import AdapterWeights, Change, stack_owners
 from .matrices import INIT_STD, FactorisedMatrix, PHMMatrix, PlainMatrix
 from .sites import Site
@@ -144,16 +144,21 @@ class LowRankAdapter(StaticAdapter):
     Args:
         ratio: Reduction ratio rho. Defaults to 16.
         rank: Rank of both products; -k stands for max(n // k, 1). Defaults to -4.
+        matched_init: Start the factors so that their products are spread as the plain adapter's matrices; else each factor is,
+            and the products are 100 / sqrt(rank) times smaller. Defaults to False.
         **kwargs: See `BottleneckAdapter`.
 
     Raises:
         ValueError: if the rank is 0 or exceeds the bottleneck, or for what `BottleneckAdapter` refuses.
     """
 
-    def __init__(self, *, ratio: int = 16, rank: int = -4, **kwargs) -> None:
+    def __init__(self, *, ratio: int = 16, rank: int = -4, matched_init: bool = False, **kwargs) -> None:
+        check_flags(matched_init=matched_init)
         super().__init__(
             bottleneck=lambda width: bottleneck_width(width, ratio),
-            matrix=lambda rows, cols: FactorisedMatrix(rows, cols, resolve_rank(rank, rows, cols)),
+            matrix=lambda rows, cols: FactorisedMatrix(
+                rows, cols, resolve_rank(rank, rows, cols), matched_init
+            ),
             **kwargs,
         )
         self.reset_parameters()

@@ -30,6 +30,19 @@ def test_phm_equals_a_sum_of_kronecker_products(rows, cols, m, rank_one, own_rul
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize('rank', [1, 8])
+def test_matched_factors_make_a_product_as_large_as_a_plain_matrix(rank):
+    torch.manual_seed(0)
+    plain = PlainMatrix(600, 400)
+    matched, own = (FactorisedMatrix(600, 400, rank, matched_init) for matched_init in (True, False))
+    for matrix in (plain, matched, own):
+        matrix.reset_parameters()
+    assert plain().std().item() == pytest.approx(0.01, rel=0.02)
+    assert matched().std().item() == pytest.approx(0.01, rel=0.12)
+    assert own().std().item() == pytest.approx(0.01**2 * rank**0.5, rel=0.12)
+    assert own.left.std().item() == pytest.approx(0.01, rel=0.1)
+
+
 @pytest.mark.parametrize('own_rule', [True, False], ids=['own-rule', 'given-rule'])
 @pytest.mark.parametrize('rank_one', [True, False], ids=['rank-one', 'whole'])
 def test_phm_has_the_parameters_of_the_formula(rank_one, own_rule):

@@ -152,6 +152,10 @@ def test_adaptformer_has_the_published_number_of_parameters_on_a_vit_b():
     [
         (lambda: build(AdaptFormer, bottleneck=0), 'bottleneck must be a positive int, got 0'),
         (lambda: build(AdaptFormer, bottleneck=True), 'bottleneck must be a positive int, got True'),
+        (
+            lambda: build(LowRankAdapter, ratio=2, matched_init='no'),
+            "matched_init must be True or False, got 'no'",
+        ),
         (lambda: build(PHMAdapter, divisions=4), r'divisions 4 does not divide 2 channels: 2 / 4 = 0\.50'),
         (lambda: build(PHMAdapter, divisions=3), r'divisions 3 does not divide 2 channels'),
         (lambda: build(Compacter, divisions=0), 'divisions must be a positive int, got 0'),
