@@ -323,7 +323,8 @@ def test_a_training_step(path):
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-    in_optimizer = {p for group in optimizer.param_groups for p in group['params']}
+    # the wrapper's own `param_groups` has a dummy group for the base rate beside those of a `paramwise_cfg`
+    in_optimizer = {p for group in optimizer.optimizer.param_groups for p in group['params']}
     assert in_optimizer == {p for p in model.parameters() if p.requires_grad}
     optimizer.zero_grad = lambda **kwargs: (
         None

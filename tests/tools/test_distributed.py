@@ -222,6 +222,7 @@ def test_a_process_without_valid_pixels(data, tmp_path, run_ranks, execution):
     cfg.train_dataloader.dataset.pipeline = [t for t in loading if 'Random' not in t['type']]
     cfg.train_dataloader.sampler.shuffle = False
     cfg.optim_wrapper.optimizer = dict(type='SGD', lr=1.0)
+    cfg.optim_wrapper.paramwise_cfg = None  # one rate for all
     cfg.param_scheduler = None
     ranks = run_ranks(2, _train, cfg, tmp_path / 'two')
 
