@@ -7,6 +7,7 @@ may be marked likewise.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -50,6 +51,31 @@ def commands(body):
             line = '\n'.join(text)
         if line.strip() and not line.startswith('#'):
             yield line
+
+
+def test_commands_that_no_test_runs_have_arguments_that_their_tools_take(repo, monkeypatch, capsys):
+    """Those marked as not run, by the parser of the tool itself; `train.py` and `test.py` have mmseg's parsers."""
+    parsed = 0
+    for page in [*pages(repo), *sorted((repo / 'tools').rglob('README.md'))]:
+        for block in BLOCK.finditer(page.read_text(encoding='utf-8')):
+            if block['language'] != 'bash' or (block['mark'] or 'not run').startswith('run'):
+                continue
+            for command in commands(block['body']):
+                if not command.startswith('python tools/'):
+                    continue
+                _, tool, *arguments = shlex.split(command, comments=True)
+                assert (repo / tool).is_file(), f'{page.name}: {command}'
+                if tool in ('tools/train.py', 'tools/test.py'):
+                    continue
+                monkeypatch.syspath_prepend((repo / tool).parent)
+                spec = importlib.util.spec_from_file_location('tool', repo / tool)
+                spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+                try:
+                    module.parse_args(arguments)
+                except SystemExit:
+                    pytest.fail(f'{page.name}: {command}\n{capsys.readouterr().err}')
+                parsed += 1
+    assert parsed > 10
 
 
 @pytest.mark.integration

@@ -85,7 +85,7 @@ def test_means_and_deviations_follow_from_the_runs(study):
 
 @pytest.mark.parametrize('study', STUDIES)
 def test_runs_are_those_of_the_study(study):
-    """Each trained to its end; the parameters are those that its config has today."""
+    """Each is one of today's study, trained to its end."""
     known = {job.name: job for job in Study(REPO / f'configs/studies/{study}.py').jobs()}
     for run in read(f'{study}_runs.csv'):
         assert run['run'] in known
@@ -93,12 +93,73 @@ def test_runs_are_those_of_the_study(study):
         assert done == planned
 
 
+def table_of(text):
+    """Column -> cell, of each line of a Markdown table."""
+    head, _, *lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()]
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+@pytest.mark.parametrize('study', STUDIES)
+def test_differences_follow_from_the_runs(study):
+    """Of the runs of the same seed and encoder; to the last of the printed places."""
+    lines = table_of((RESULTS / f'{study}_differences.md').read_text(encoding='utf-8'))
+    runs = single_runs(study)
+    for line in lines:
+        ours, others = (
+            {
+                seed: {**metrics(run), 'gain': float(run['gain'])}
+                for (encoder, _, seed), run in runs.items()
+                if (encoder, run['method']) == (line['encoder'], method)
+            }
+            for method in (line['method'], line['minus'])
+        )
+        seeds = sorted(ours.keys() & others.keys())
+        assert len(seeds) == int(line['runs']) > 0
+        printed = {
+            key: text for key, text in line.items() if key not in ('method', 'minus', 'encoder', 'runs')
+        }
+        assert len(printed) == len(ours[seeds[0]])
+        for column, text in printed.items():
+            key = column.removesuffix(' ↓').replace(' ', '.')
+            values = [ours[seed][key] - others[seed][key] for seed in seeds]
+            mean, *deviation = text.split(' ± ')
+            assert float(mean) == pytest.approx(statistics.fmean(values), abs=0.0051), (line, column)
+            assert len(deviation) == (len(seeds) > 1)
+            if deviation:
+                assert float(deviation[0]) == pytest.approx(statistics.stdev(values), abs=0.0051), (
+                    line,
+                    column,
+                )
+
+
+def test_ranks_and_their_correlation_follow_from_the_gains():
+    """By the formula 1 - 6 sum d^2 / n (n^2 - 1) for ranks without ties."""
+    table, *told = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').strip().split('\n\n')
+    head = [cell.strip() for cell in table.splitlines()[0].strip('|').split('|')]
+    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
+    gains = {(row['method'], row['run']): float(row['gain']) for row in read('scenes_reduced.csv')}
+    ranks = {}
+    for column, name in enumerate(head):
+        if name.startswith('gain %, '):
+            who = name.removeprefix('gain %, ')
+            values = [float(line[column]) for line in lines]
+            assert len(set(values)) == len(values)
+            ranks[who] = [int(line[column + 1]) for line in lines]
+            assert ranks[who] == [1 + sum(other > value for other in values) for value in values]
+            if who != 'paper':
+                assert values == [pytest.approx(gains[line[0], who], abs=0.0051) for line in lines]
+    paper, n = ranks.pop('paper'), len(lines)
+    assert len(told) == 1 and ranks
+    for who, own in ranks.items():
+        squares = sum((a - b) ** 2 for a, b in zip(own, paper, strict=True))
+        correlation = 1 - 6 * squares / (n * (n**2 - 1))
+        assert f'{who}: {correlation:.2f} over {n} methods' in told[0]
+
+
 def test_the_papers_figures_are_the_metafiles():
     paper = {
         row.method: row.paper for row in read_benchmark(REPO / 'model-index.yml') if row.paper is not None
     }
     printed = sorted(f'{row.results["gain"]:+.2f}' for row in paper.values())
-    table = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').split('\n\n')[0].splitlines()
-    head, _, *lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
-    column = head.index('gain %, paper')
-    assert sorted(line[column] for line in lines) == printed
+    table = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').split('\n\n')[0]
+    assert sorted(line['gain %, paper'] for line in table_of(table)) == printed
