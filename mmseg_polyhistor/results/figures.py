@@ -102,6 +102,7 @@ def draw_tradeoff(
         [(getattr(row, parameters) / MILLION, row.values[metric]) for row in drawn],
         [row.method for row in drawn],
         colours=[THEIRS if row.paper else OURS for row in drawn],
+        bars=[row.spread.get(metric, 0.0) for row in drawn],
     )
     return figure
 

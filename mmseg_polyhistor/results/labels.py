@@ -19,6 +19,7 @@ DIRECTIONS = (
 )  # fmt: skip
 DISTANCES = (7, 14, 22, 32, 44, 58, 74)
 POINT = 4.5  # half the side of the square that a point takes, in points
+CAP = 3.5  # half the width of a bar, in points
 FAR = 14  # from this distance, in points, a line leads from the label to its point
 STEPS = 12  # places on that line which should not lie on another label
 PLACE = 1.5  # half the side of the square that such a place takes, in points
@@ -30,9 +31,10 @@ def place_labels(
     names: Sequence[str],
     *,
     colours: Sequence[str],
+    bars: Sequence[float] | None = None,
     size: float = 8,
 ) -> list[Annotation]:
-    """Write a name beside each point, so that names cover neither each other, nor points, nor leave the axes.
+    """Write a name beside each point, so that names cover neither each other, nor points, nor bars, nor leave the axes.
 
     Greedy, where it is crowded first: a label takes the place, among those around its point, where it (and the line that
     leads to a distant one) covers least of what stands there already; of equal places the nearest. The limits and the size
@@ -43,6 +45,8 @@ def place_labels(
         points: (x, y) in data coordinates.
         names: As many; not read as mathematics.
         colours: As many, of the letters.
+        bars: As many, how far an upright bar reaches above and below its point, in data coordinates; 0 for none. Defaults
+            to none at all.
         size: Of the letters, in points. Defaults to 8.
 
     Returns:
@@ -54,7 +58,9 @@ def place_labels(
     pixel = figure.dpi / 72
     inside = axes.get_window_extent().extents
     centres = axes.transData.transform(np.asarray(points, float).reshape(-1, 2))
-    taken = _squares(centres, POINT * pixel)
+    taken = np.concatenate(
+        [_squares(centres, POINT * pixel), _bars(axes, points, bars or [0.0] * len(points), CAP * pixel)]
+    )
     labels: dict[int, Annotation] = {}
     for i in _crowded_first(centres):
         label = axes.annotate(
@@ -119,6 +125,15 @@ def _best_place(
 def _squares(centres: np.ndarray, half: float) -> np.ndarray:
     """Boxes (N, 4) as x0, y0, x1, y1 around places (N, 2)."""
     return np.concatenate([centres - half, centres + half], axis=1)
+
+
+def _bars(
+    axes: Axes, points: Sequence[tuple[float, float]], bars: Sequence[float], half: float
+) -> np.ndarray:
+    """The boxes of the upright bars through points."""
+    ends = [((x, y - bar), (x, y + bar)) for (x, y), bar in zip(points, bars, strict=True) if bar > 0]
+    pixels = axes.transData.transform(np.asarray(ends, float).reshape(-1, 2)).reshape(-1, 4)
+    return pixels + np.array([-half, 0, half, 0])
 
 
 def _common(box: np.ndarray, others: np.ndarray) -> np.ndarray:

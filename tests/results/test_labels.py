@@ -21,13 +21,15 @@ def overlap(one, other):
 def place():
     """A function: points -> boxes of the labels in pixels, the points in pixels, the axes."""
 
-    def make(points, names=None):
+    def make(points, names=None, bars=None):
         figure = Figure(figsize=(8, 5.6), layout='constrained')
         axes = figure.add_subplot()
         axes.plot(*zip(*points, strict=True), 'o')
         axes.margins(0.15)
         names = names or [f'method {i}' for i in range(len(points))]
-        labels = place_labels(axes, points, names, colours=['black'] * len(points))
+        if bars:
+            axes.errorbar(*zip(*points, strict=True), yerr=bars, fmt='none', capsize=3)
+        labels = place_labels(axes, points, names, colours=['black'] * len(points), bars=bars)
         figure.draw_without_rendering()
         boxes = [label.get_window_extent(figure.canvas.get_renderer()) for label in labels]
         assert [label.get_text() for label in labels] == names
@@ -66,6 +68,17 @@ def test_a_label_with_room_stands_to_the_right_of_its_point(place):
 def test_a_distant_label_has_a_line(place):
     _, _, axes = place([(1.0, 1.0)] * 20, ['a rather long name'] * 20)
     assert sum(text.arrow_patch is not None for text in axes.texts) > 0
+
+
+def test_labels_do_not_lie_on_bars(place):
+    """The first's place is to its right, where without the second's bar it is."""
+    points = [(1.0, 1.0), (1.3, 2.0), (5.0, 0.0)]
+    free, pixels, _ = place(points)
+    assert free[0].x0 < pixels[1][0] < free[0].x1
+    boxes, pixels, axes = place(points, bars=[0.1, 1.8, 0.0])
+    low, high = axes.transData.transform([(1.3, 2.0 - 1.8), (1.3, 2.0 + 1.8)])
+    for box in boxes:
+        assert box.x1 < low[0] or box.x0 > low[0] or box.y1 < low[1] or box.y0 > high[1]
 
 
 def test_names_are_no_mathematics(place):
