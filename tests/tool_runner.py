@@ -1,15 +1,26 @@
-"""`Tools`: the real tools, each run in a fork of one process, so that a test can afford dozens of runs."""
+"""The real tools: `Tools` runs each in a fork of one process, so that a test can afford dozens; `load_tool` imports one."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 TESTS = Path(__file__).resolve().parent
+
+
+def load_tool(path: Path) -> ModuleType:
+    """A file's module, made anew; `sys.modules` has it under its stem with `tool_` in front, for dataclasses look there."""
+    name = f'tool_{path.stem}'
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def user_environment(**own: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,6 +13,7 @@ from mmseg_polyhistor.datasets import PascalContextMTDataset
 from mmseg_polyhistor.datasets.file_scan import FileScan
 from mmseg_polyhistor.datasets.inspection import COUNT, inspect_sample, summarise
 from mmseg_polyhistor.tasks import KINDS, get_task
+from tests.tool_runner import load_tool
 
 ORIENTATION = 0x0112
 
@@ -27,10 +27,7 @@ def turn(path: Path, orientation: int, shape: tuple[int, int]) -> None:
 
 @pytest.fixture(scope='module')
 def tool(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location('check_dataset_tool', repo / 'tools/check_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool(repo / 'tools/check_dataset.py')
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ may be marked likewise.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -15,6 +14,8 @@ import subprocess
 import sys
 
 import pytest
+
+from tests.tool_runner import load_tool
 
 BLOCK = re.compile(r'(?:<!-- (?P<mark>[^>]*?) -->\n)?```(?P<language>bash|python)\n(?P<body>.*?)```', re.S)
 
@@ -68,10 +69,8 @@ def test_commands_that_no_test_runs_have_arguments_that_their_tools_take(repo, m
                 if tool in ('tools/train.py', 'tools/test.py'):
                     continue
                 monkeypatch.syspath_prepend((repo / tool).parent)
-                spec = importlib.util.spec_from_file_location('tool', repo / tool)
-                spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
                 try:
-                    module.parse_args(arguments)
+                    load_tool(repo / tool).parse_args(arguments)
                 except SystemExit:
                     pytest.fail(f'{page.name}: {command}\n{capsys.readouterr().err}')
                 parsed += 1

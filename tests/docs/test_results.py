@@ -93,9 +93,15 @@ def test_runs_are_those_of_the_study(study):
         assert done == planned
 
 
+def cells_of(text):
+    """The cells of a Markdown table: those of its head, and those of each line."""
+    head, _, *lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()]
+    return head, lines
+
+
 def table_of(text):
     """Column -> cell, of each line of a Markdown table."""
-    head, _, *lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()]
+    head, lines = cells_of(text)
     return [dict(zip(head, line, strict=True)) for line in lines]
 
 
@@ -135,8 +141,7 @@ def test_differences_follow_from_the_runs(study):
 def test_ranks_and_their_correlation_follow_from_the_gains():
     """By the formula 1 - 6 sum d^2 / n (n^2 - 1) for ranks without ties."""
     table, *told = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').strip().split('\n\n')
-    head = [cell.strip() for cell in table.splitlines()[0].strip('|').split('|')]
-    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()[2:]]
+    head, lines = cells_of(table)
     gains = {(row['method'], row['run']): float(row['gain']) for row in read('scenes_reduced.csv')}
     ranks = {}
     for column, name in enumerate(head):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+
+from tests.tool_runner import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/polyhistor/swin-pico_mini-pascal.py'
@@ -26,9 +27,7 @@ def data(tools, tmp_path_factory):
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('benchmark_data', ROOT / 'tools/benchmark_data.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool(ROOT / 'tools/benchmark_data.py')
     before = torch.get_num_threads(), cv2.getNumThreads()
     yield module
     torch.set_num_threads(before[0])

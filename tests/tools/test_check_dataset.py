@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -15,20 +14,14 @@ import pytest
 from PIL import Image
 
 from mmseg_polyhistor import tasks
+from tests.tool_runner import load_tool
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def load(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope='module')
 def tool() -> ModuleType:
-    return load(TESTS.parent / 'tools/check_dataset.py', 'check_dataset')
+    return load_tool(TESTS.parent / 'tools/check_dataset.py')
 
 
 @pytest.fixture
@@ -187,7 +180,7 @@ def test_the_data_sets_of_a_config(
 ) -> None:
     """NYUD-v2 and a folder per task, with a task that the table has not; two loaders of the same files count once."""
     monkeypatch.setenv('COLUMNS', '120')
-    nyud = load(TESTS / 'datasets/test_nyud_mt.py', 'nyud_trees')
+    nyud = load_tool(TESTS / 'datasets/test_nyud_mt.py')
     truth = nyud.write_tree(tmp_path / 'nyud', 'invpt')
     row = dict(name='thirds', kind='semantic', classes=('a', 'b', 'c'))
     own = dict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,18 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tool_runner import load_tool
+
 SHARED_MEMORY = Path('/dev/shm')
 linux = pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='the figures come from /proc')
 
 
 @pytest.fixture(scope='module')
 def soak(repo):
-    spec = importlib.util.spec_from_file_location('soak', repo / 'tools' / 'soak.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules['soak'] = module  # for its classes' annotations
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['soak']
+    return load_tool(repo / 'tools' / 'soak.py')
 
 
 # ----------------------------------------------------------------------------------------------------- the fit
