@@ -1,9 +1,10 @@
-# Body parts and silhouettes of real street photographs with a frozen Swin-nano: some of the methods, by the recipe and the
-# learning rates of the scenes. Run by tools/reproduce.py; results in docs/results.md.
+# Body parts and silhouettes of real street photographs with a frozen Swin-nano, pretrained or random: some of the methods, by the
+# recipe and the learning rates of the scenes. Run by tools/reproduce.py; results in docs/results.md.
 _base_ = './scenes_reduced.py'
 title = 'Street photographs, Swin-nano, reduced protocol'
 data = '../_base_/datasets/ccp_128.py'
 tasks = ('human_parts', 'saliency')
+encoders = dict(random=dict())
 rows = dict(
     _delete_=True,
     **{

@@ -2,7 +2,6 @@
 _base_ = './scenes_reduced.py'
 title = 'Scenes, Swin-nano, 24 epochs'
 schedule = '../_base_/schedules/adam_24e.py'
-encoders = dict(_delete_=True, pretrained=_base_.encoders['pretrained'])
 rows = dict(
     _delete_=True,
     **{

@@ -1,14 +1,12 @@
-# All methods on rendered scenes with a frozen Swin-nano, pretrained or random: the reduced protocol for two CPU cores (128 x 128
-# pixels, eight epochs of batch 4). Run by tools/reproduce.py; results in docs/results.md.
+# All methods on rendered scenes with a frozen, pretrained Swin-nano: the reduced protocol for two CPU cores (128 x 128 pixels,
+# eight epochs of batch 4). Run by tools/reproduce.py; results in docs/results.md.
 title = 'Scenes, Swin-nano, reduced protocol'
 data = '../_base_/datasets/scenes_128.py'
 schedule = '../_base_/schedules/adam_8e.py'
 
 encoder = dict(
     arch=dict(embed_dims=48, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]), window_size=4, drop_path_rate=0.0, init_cfg=None)
-encoders = dict(
-    pretrained=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_tinyimagenet.safetensors')),
-    random=dict())
+encoders = dict(pretrained=dict(init_cfg=dict(type='Pretrained', checkpoint='data/swin-nano_tinyimagenet.safetensors')))
 model = dict(decode_heads=dict(in_channels=[48, 96, 192, 384], channels=128))
 runtime = dict(
     default_hooks=dict(

@@ -3,7 +3,6 @@
 # runs where both studies have one work dir: --work-dir work_dirs/studies/scenes_reduced.
 _base_ = './scenes_reduced.py'
 title = 'Scenes, Swin-nano, reduced protocol: settings of Polyhistor'
-encoders = dict(_delete_=True, pretrained=_base_.encoders['pretrained'])
 changes = dict(
     gain_1=('LN_post gain 1', dict(post_norm_gain=1.0)),
     parallel=('parallel', dict(insertion='parallel')),

@@ -15,6 +15,7 @@ from mmseg_polyhistor.results.study import Study
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = REPO / 'docs' / 'results'
 STUDIES = sorted(path.name.removesuffix('_runs.csv') for path in RESULTS.glob('*_runs.csv'))
+PAPER = [name for name in STUDIES if (RESULTS / f'{name}_paper.md').exists()]  # those beside the paper
 LOWER_IS_BETTER = {'normals.mean'}
 
 
@@ -138,11 +139,12 @@ def test_differences_follow_from_the_runs(study):
                 )
 
 
-def test_ranks_and_their_correlation_follow_from_the_gains():
+@pytest.mark.parametrize('study', PAPER)
+def test_ranks_and_their_correlation_follow_from_the_gains(study):
     """By the formula 1 - 6 sum d^2 / n (n^2 - 1) for ranks without ties."""
-    table, *told = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').strip().split('\n\n')
+    table, *told = (RESULTS / f'{study}_paper.md').read_text(encoding='utf-8').strip().split('\n\n')
     head, lines = cells_of(table)
-    gains = {(row['method'], row['run']): float(row['gain']) for row in read('scenes_reduced.csv')}
+    gains = {(row['method'], row['run']): float(row['gain']) for row in read(f'{study}.csv')}
     ranks = {}
     for column, name in enumerate(head):
         if name.startswith('gain %, '):
@@ -161,10 +163,11 @@ def test_ranks_and_their_correlation_follow_from_the_gains():
         assert f'{who}: {correlation:.2f} over {n} methods' in told[0]
 
 
-def test_the_papers_figures_are_the_metafiles():
+@pytest.mark.parametrize('study', PAPER)
+def test_the_papers_figures_are_the_metafiles(study):
     paper = {
         row.method: row.paper for row in read_benchmark(REPO / 'model-index.yml') if row.paper is not None
     }
     printed = sorted(f'{row.results["gain"]:+.2f}' for row in paper.values())
-    table = (RESULTS / 'scenes_reduced_paper.md').read_text(encoding='utf-8').split('\n\n')[0]
+    table = (RESULTS / f'{study}_paper.md').read_text(encoding='utf-8').split('\n\n')[0]
     assert sorted(line['gain %, paper'] for line in table_of(table)) == printed
