@@ -200,8 +200,34 @@ def test_a_switched_pipeline_arrives_behind_the_seeds(pretrain, data_file):
 
 
 # ------------------------------------------------------------------------------------------------- training
-def test_bf16_forward_and_float32_logits(pretrain):
+@pytest.mark.parametrize(
+    'capabilities, wanted',
+    [
+        (dict(avx2=True, avx512_bf16=False), torch.float32),
+        (dict(avx512_bf16=True), torch.bfloat16),
+        (dict(neon=True, bf16=True), torch.bfloat16),
+        (dict(neon=True, bf16=False), torch.float32),
+        (None, torch.float32),  # a release of torch that does not tell
+    ],
+)
+def test_a_cpu_that_would_emulate_bf16_computes_in_float32(pretrain, monkeypatch, capabilities, wanted):
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, 'get_capabilities', raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: capabilities, raising=False)
+    monkeypatch.setattr(pretrain.bf16, 'get_device', lambda: 'cpu')
+    said = []
+    monkeypatch.setattr(pretrain.bf16, 'print_log', lambda message, **_: said.append(message))
+    layer = nn.Linear(2, 2)
+    wrapper = pretrain.bf16.Bf16OptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.1))
+    with wrapper.optim_context(layer):
+        assert layer(torch.ones(1, 2)).dtype == wanted
+    assert len(said) == (wanted == torch.float32)
+
+
+def test_bf16_forward_and_float32_logits(pretrain, monkeypatch):
     """The context gives the layers bfloat16; logits, loss, weights and gradients stay float32."""
+    monkeypatch.setattr(pretrain.bf16, 'computes_in_bf16', lambda device: True)
     torch.manual_seed(0)
     layer = nn.Linear(6, 5)
     head = pretrain.bf16.Fp32LinearClsHead(num_classes=3, in_channels=5)

@@ -58,7 +58,7 @@ val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
 
 optim_wrapper = dict(
-    type='Bf16OptimWrapper',  # twice the speed of float32 on CPUs with AVX-512 BF16
+    type='Bf16OptimWrapper',  # twice the speed of float32 on CPUs with AVX-512 BF16; float32 on CPUs without
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999), fused=True),
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(
