@@ -8,7 +8,7 @@ encoders = dict(random=dict())
 rows = dict(
     _delete_=True,
     **{
-        name: _base_.rows[name]
+        name: dict(_base_.rows[name], seeds=(0, ))
         for name in (
             'single_task', 'multi_task', 'decoder_only', 'bitfit', 'lora', 'adapter', 'hyperformer', 'polyhistor', 'polyhistor_lite')
     })
