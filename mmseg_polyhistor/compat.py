@@ -12,6 +12,8 @@ where it is needed, so that a compiled mmcv, a fitting torchvision or a maintain
    checkpoints: see `mmseg_polyhistor.engine`, `SafeCheckpointHook` and `safe_load`; nothing is patched here.
 4. The maintained forks look for the configs of `_base_ = 'mmseg::...'` under the name of the official distribution: the
    name of the fork's takes its place where only that is installed. (Too late for the config that imports this package.)
+5. With several processes every one writes the metrics of a test, all into the same file at once, which may leave a piece
+   of each in it: mmengine's `master_only`, which its other writers have, is put around that one too.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ def ensure_stack() -> None:
         if module == 'mmcv':
             _repair_mmcv_ops()
     _repair_config_names()
+    _repair_test_metrics()
 
 
 def _check_torch() -> None:
@@ -158,6 +161,14 @@ def _repair_config_names() -> None:
     installed = {d.name for name in (names['mmseg'], fork) for d in metadata.distributions(name=name)}
     if installed == {fork}:
         names['mmseg'] = fork
+
+
+# ----------------------------------------------------------------------------------- metrics of a test run
+def _repair_test_metrics() -> None:
+    """Have the main process alone write the JSON file of a test's metrics; a hook that is restricted is left alone."""
+    hook = importlib.import_module('mmengine.hooks').LoggerHook
+    if not hasattr(hook.after_test_epoch, '__wrapped__'):
+        hook.after_test_epoch = importlib.import_module('mmengine.dist').master_only(hook.after_test_epoch)
 
 
 # ------------------------------------------------------------------------------------------- torchvision

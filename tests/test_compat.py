@@ -1,7 +1,7 @@
 """The stack check: each broken stack gets an error that names the command that mends it; repairs touch only what needs them.
 
 Every case is a process of its own that sees nothing but stand-ins for the packages of the stack (and, where a repair of
-torchvision is at stake, the real torch).
+torchvision is at stake, the real torch), save one that looks at what the installed mmengine writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import packaging
 import pytest
@@ -29,6 +30,16 @@ GOOD = {
     'mmengine': "__version__ = '0.10.7'",
     'mmengine/config': '',
     'mmengine/config/utils': "MODULE2PACKAGE = {'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}",
+    'mmengine/dist': """
+        import functools
+        def master_only(function):
+            return functools.wraps(function)(lambda *args: 'nothing')
+    """,
+    'mmengine/hooks': """
+        class LoggerHook:
+            def after_test_epoch(self):
+                return 'everything'
+    """,
     'mmcv': "__version__ = '2.1.0'",
     'mmcv/ops': 'from mmcv import _ext',
     'mmseg': "__version__ = '1.2.2'",
@@ -113,7 +124,7 @@ BROKEN = {
         ['needs torchvision, which is not installed', "pip install 'torchvision==0.28.*'"],
     ),
     'no mmengine': (
-        {'mmengine': None, 'mmengine/config': None, 'mmengine/config/utils': None},
+        {name: None for name in GOOD if name.startswith('mmengine')},
         ['needs mmengine', EXTRA],
     ),
     'no mmcv': ({'mmcv': None, 'mmcv/ops': None}, ['needs mmcv', EXTRA]),
@@ -193,6 +204,50 @@ def test_mmcv_without_ops_is_left_alone(stack):
     """Where there is no `mmcv.ops`, nothing is put there."""
     done = stack(f"{CHECK}\nprint('mmcv._ext' in sys.modules)", **{'mmcv/ops': None})
     assert done.stdout == 'False\n', done.stderr
+
+
+RESTRICTED = """
+    from functools import wraps
+    class LoggerHook:
+        def every_process(self):
+            return 'everything'
+        @wraps(every_process)
+        def after_test_epoch(self):
+            return 'its own'
+"""
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'written'),
+    [({}, 'nothing'), ({'mmengine/hooks': RESTRICTED}, 'its own')],
+    ids=['stock', 'mended'],
+)
+def test_metrics_of_a_test_are_for_the_main_process(stack, hooks, written):
+    """The hook is restricted, unless it is already."""
+    code = f'{CHECK}\n{CHECK}\nfrom mmengine.hooks import LoggerHook\nprint(LoggerHook().after_test_epoch())'
+    done = stack(code, **hooks)
+    assert done.stdout == f'{written}\n', done.stderr
+
+
+@pytest.mark.parametrize('is_main', [True, False])
+def test_other_processes_leave_the_metrics_alone(tmp_path, monkeypatch, is_main):
+    """With the installed mmengine: two processes that write one file at a time may leave a piece of each in it."""
+    from mmengine.hooks import LoggerHook
+
+    import mmseg_polyhistor  # noqa: F401
+
+    hook = LoggerHook()
+    hook.json_log_path = 'metrics.json'
+    processor = SimpleNamespace(get_log_after_epoch=lambda *_, **__: (dict(mse=0.5), 'mse: 0.5'))
+    runner = SimpleNamespace(
+        log_dir=str(tmp_path),
+        log_processor=processor,
+        logger=SimpleNamespace(info=lambda _: None),
+        test_dataloader=[],
+    )
+    monkeypatch.setattr('mmengine.dist.utils.is_main_process', lambda *_: is_main)
+    hook.after_test_epoch(runner, dict(mse=0.5))
+    assert [p.read_text() for p in tmp_path.iterdir()] == (['{"mse": 0.5}'] if is_main else [])
 
 
 TORCH_MINOR = torch.__version__.split('.')[1]
