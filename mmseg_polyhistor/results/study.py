@@ -82,7 +82,7 @@ class Job:
     def name(self) -> str:
         """Its folder below the study's work dir."""
         if self.searched:
-            return f'search/{self.row}/rate_{self.rate:g}'
+            return f'search/{self.encoder}/{self.row}/rate_{self.rate:g}'
         return f'{self.encoder}/{self.row}/seed_{self.seed}'
 
 
