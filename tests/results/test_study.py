@@ -101,7 +101,10 @@ def test_jobs_come_with_the_reference_first_and_seed_by_seed(write):
     assert {job.row: job.rate for job in study.jobs()} == dict(alone=0.01, lora=0.1, wide=0.1)
     some = study.jobs(rows=['lora'], encoders=['random'], seeds=[1])
     assert some == (Job(row='lora', encoder='random', seed=1, rate=0.1),)
-    assert [job.name for job in study.search_jobs()] == ['search/good/lora/rate_0.1', 'search/good/lora/rate_0.3']
+    assert [job.name for job in study.search_jobs()] == [
+        'search/good/lora/rate_0.1',
+        'search/good/lora/rate_0.3',
+    ]
     with pytest.raises(ValueError, match=r"rows: unknown \['none'\]; rows: \['alone', 'lora', 'wide'\]"):
         study.jobs(rows=['none'])
     with pytest.raises(ValueError, match=r'seeds: unknown \[7\]; seeds: \[0, 1\]'):
