@@ -9,18 +9,15 @@ changes = dict(
     gain_0=('LN_post gain 0', dict(post_norm_gain=0.0)),
     parallel=('parallel', dict(insertion='parallel')),
     both=('behind attention and FFN', dict(positions=('attn', 'ffn'))),
-    attention=('behind attention', dict(positions=('attn', ))),
     relu=('ReLU', dict(activation='relu')),
-    gelu=('GELU', dict(activation='gelu')),
     # Products of small factors are tiny at first; HyperFormer, which emits whole matrices, begins ten times as large.
     matched=('matched init', dict(matched_init=True)),
     template_first=('template first', dict(kron_order='template_first')))
 changed = dict(
-    polyhistor_lite=('gain_1', 'parallel', 'both', 'attention', 'relu', 'gelu', 'matched', 'template_first'),
-    polyhistor=('gain_1', 'parallel', 'both', 'relu', 'gelu', 'matched'),
-    hyperformer=('gain_1', ),
+    polyhistor_lite=('gain_1', 'parallel', 'both', 'relu', 'matched', 'template_first'),
     adapter=('gain_0', 'parallel', 'both', 'relu'),
-    low_rank_adapter=('gain_0', 'matched'))
+    polyhistor=('gain_1', 'parallel', 'both', 'relu', 'matched'),
+    hyperformer=('gain_1', ))
 rows = dict(
     _delete_=True,
     **{name: dict(_base_.rows[name], seeds=(0, )) for name in ('single_task', 'decoder_only', *changed)},
