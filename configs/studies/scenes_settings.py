@@ -28,11 +28,15 @@ rows = dict(
         for row, names in changed.items()
         for name in names
     })
+# Each change by what it changes, then the methods beside each other under the same setting.
 comparisons = [
     *((f'{row}_{name}', row) for row, names in changed.items() for name in names),
+    ('polyhistor_lite', 'adapter'), ('polyhistor', 'adapter'),
     ('polyhistor_lite_gain_1', 'adapter'), ('polyhistor_gain_1', 'adapter'),
     ('polyhistor_lite', 'adapter_gain_0'), ('polyhistor', 'adapter_gain_0'),
-    ('hyperformer_gain_1', 'polyhistor_gain_1')]
+    *((f'{row}_{name}', f'adapter_{name}')
+      for name in ('parallel', 'both', 'relu') for row in ('polyhistor_lite', 'polyhistor')),
+    ('hyperformer', 'polyhistor'), ('hyperformer_gain_1', 'polyhistor_gain_1')]
 paper = False
 search = None
 del changes, changed
