@@ -3,7 +3,8 @@
 Every run that is not finished is trained, in work dirs below --work-dir; one that was interrupted goes on where it stopped, and
 one that is finished stays. Then OUT gets the table of means over seeds, STUDY.txt, STUDY.md and STUDY.csv; the single runs,
 STUDY_runs.csv; differences of the rows that the study compares, STUDY_differences.md; gains and ranks beside the Polyhistor
-paper's where the study wants them, STUDY_paper.md; and per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png.
+paper's where the study wants them, STUDY_paper.md; per encoder the plot of gain against trainable parameters, STUDY_ENCODER.png; and,
+of several encoders, the plot of metrics and gain over them, STUDY_over_encoders.png.
 With --search it trains and tables the search for learning rates instead: STUDY_search.txt.
 A study is a config: see configs/studies.
 """
@@ -23,7 +24,7 @@ from mmengine.config import DictAction
 
 from mmseg_polyhistor.benchmark import read_benchmark
 from mmseg_polyhistor.results.comparison import differences_table, paper_table
-from mmseg_polyhistor.results.figures import draw_tradeoff
+from mmseg_polyhistor.results.figures import draw_encoders, draw_tradeoff
 from mmseg_polyhistor.results.study import Study
 from mmseg_polyhistor.results.study_runs import collect_study, run_jobs, search_table, state
 from mmseg_polyhistor.results.table import results_table
@@ -106,6 +107,11 @@ def write_results(study: Study, work_dir: Path, out: Path) -> int:
             _write(study, out, f'_{name}.md', make(markdown=True))
         else:  # one of an earlier call would be of other rows
             _path(study, out, f'_{name}.md').unlink(missing_ok=True)
+    over_encoders = _path(study, out, '_over_encoders.png')
+    if len(found) > 1:
+        draw_encoders({encoder: part.rows for encoder, part in found.items()}).savefig(over_encoders, dpi=150)
+    else:
+        over_encoders.unlink(missing_ok=True)
     status = 0
     for encoder, part in found.items():
         try:

@@ -1,4 +1,4 @@
-"""Figures of results: gain against trainable parameters, losses and validations over the training."""
+"""Figures of results: gain against trainable parameters, metrics over encoders, losses and validations over the training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from .command_line import Collected
 from .labels import place_labels
-from .rows import PAPER, Row, gain_over, headline, headline_key, lower_is_better, tasks_of
+from .rows import PAPER, Row, Tasks, gain_over, headline, headline_key, lower_is_better, tasks_of
 from .runs import Run
-from .table import metric_name
+from .table import metric_name, metrics_of
 
 __all__ = [
     'COLOURS',
+    'draw_encoders',
     'draw_losses',
     'draw_tradeoff',
     'draw_validations',
@@ -151,10 +152,11 @@ def _mark(colour: str, face: str, label: str) -> Line2D:
     return Line2D([], [], marker='o', linestyle='none', color=colour, markerfacecolor=face, label=label)
 
 
-def _axis_name(metric: str) -> str:
+def _axis_name(metric: str, tasks: Tasks | None = None) -> str:
     if metric == 'gain':
         return 'gain over single-task models (%)'
-    return metric_name(metric).removesuffix(' ↓') + (' (lower is better)' if lower_is_better(metric) else '')
+    lower = ' (lower is better)' if lower_is_better(metric, tasks) else ''
+    return metric_name(metric, tasks).removesuffix(' ↓') + lower
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -256,6 +258,39 @@ def draw_validations(runs: Mapping[str, Run], reference: Mapping[str, float] | N
         raise ValueError('no run has a validation of a known task')
     titles = {metric: _axis_name(metric) for metric in panels}
     return _draw_panels(panels, titles, list(runs), 'epoch' if by_epoch else 'iteration', marker='o')
+
+
+def draw_encoders(rows: Mapping[str, Sequence[Row]]) -> Figure:
+    """The headline metric of each task, and the gain where there is one, with each encoder: a panel each, a line per method.
+
+    Args:
+        rows: Encoder -> its rows, in the order of the axis; a method that lacks an encoder has a gap there.
+
+    Raises:
+        ValueError: if there are less than two encoders, or no row has a metric.
+    """
+    encoders = list(rows)
+    if len(encoders) < 2:
+        raise ValueError(f'lines over encoders need at least two, got {encoders}')
+    made = {(encoder, row.method): row for encoder, part in rows.items() for row in part}
+    methods = list(dict.fromkeys(method for _, method in made))
+    tasks = {name: task for row in made.values() for name, task in row.known.items()}
+    panels: dict[str, list[Curve]] = {}
+    for metric in metrics_of(list(made.values()), ['gain']):
+        for index, method in enumerate(methods):
+            found = [made.get((encoder, method)) for encoder in encoders]
+            values = [row.values.get(metric, math.nan) if row else math.nan for row in found]
+            if not all(map(math.isnan, values)):
+                curve = Curve(x=range(len(encoders)), y=values, name=method, index=index)
+                panels.setdefault(metric, []).append(curve)
+    if not panels:
+        raise ValueError('no row has a metric of a known task')
+    titles = {metric: _axis_name(metric, tasks) for metric in panels}
+    figure = _draw_panels(panels, titles, methods, 'encoder', marker='o')
+    for axes in figure.axes:
+        axes.set_xticks(range(len(encoders)), encoders)
+        axes.set_xlim(-0.3, len(encoders) - 0.7)
+    return figure
 
 
 def unique_names(runs: Sequence[Run]) -> dict[str, Run]:

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 
 from mmseg_polyhistor.results.figures import (
     COLOURS,
+    draw_encoders,
     draw_losses,
     draw_tradeoff,
     draw_validations,
@@ -186,6 +187,34 @@ def test_more_runs_than_colours_differ_in_style(runs):
     drawn = panels(draw_validations(many))['semseg mIoU'].lines
     looks = {(line.get_color(), line.get_linestyle()) for line in drawn}
     assert len(drawn) == len(looks) == len(COLOURS) + 2
+
+
+def test_lines_over_encoders():
+    """Each method's, in the order of the encoders; a method that one encoder lacks has a gap."""
+    found = dict(random=[row('a', 1, -4.0), row('_b', 2, -8.0)], old=[row('a', 1, -1.0)])
+    figure = draw_encoders({**found, 'new': [row('_b', 2, 2.0), row('a', 1, 3.0)]})
+    drawn = panels(figure)
+    assert list(drawn) == [
+        'semseg mIoU',
+        'normals mean (lower is better)',
+        'gain over single-task models (%)',
+    ]
+    a, b = data(drawn['gain over single-task models (%)'])
+    assert a == [(0, -4.0), (1, -1.0), (2, 3.0)]
+    assert [b[0], b[2]] == [(0, -8.0), (2, 2.0)] and math.isnan(b[1][1])
+    assert data(drawn['semseg mIoU'])[0] == [(0, 46.0), (1, 49.0), (2, 53.0)]
+    assert data(drawn['normals mean (lower is better)'])[0] == [(0, 24.0), (1, 21.0), (2, 17.0)]
+    assert [text.get_text() for text in drawn['semseg mIoU'].get_xticklabels()] == ['random', 'old', 'new']
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', './_b']
+
+
+def test_without_a_reference_there_is_no_gain_over_encoders():
+    plain = replace(row('a', 1, 0.0), values={'semseg.mIoU': 40.0})
+    assert list(panels(draw_encoders(dict(x=[plain], y=[plain])))) == ['semseg mIoU']
+    with pytest.raises(ValueError, match='no row has a metric'):
+        draw_encoders({key: [replace(plain, values={})] for key in 'xy'})
+    with pytest.raises(ValueError, match=r"at least two, got \['x'\]"):
+        draw_encoders(dict(x=[plain]))
 
 
 def test_nothing_to_draw(make_run, lines):

@@ -38,12 +38,12 @@ STUDY = """
 title = 'tiny'
 data, schedule = 'data.py', 'schedule.py'
 encoder = dict(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]))
-encoders = dict(random=dict())
+encoders = dict(random=dict(), other=dict(init_cfg=None))
 groups = dict(decoder=0.01, small=0.01, broken=1e30)
 rows = dict(
     lora=dict(config='lora.py', group='small', label='LoRA'),
-    full=dict(config='full.py', group='small', label='Fine-tuning', seeds=(0, 1)),
-    wild=dict(config='full.py', group='broken', label='Diverging'))
+    full=dict(config='full.py', group='small', label='Fine-tuning', seeds=(0, 1), encoders=('random', )),
+    wild=dict(config='full.py', group='broken', label='Diverging', encoders=('random', )))
 reference = 'full'
 comparisons = [('lora', 'full')]
 search = dict(rates=dict(lora=[0.02]), encoder='random', train=2, val=-2)
@@ -68,25 +68,35 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     run = ['reproduce.py', 'tiny.py', '--threads', 1, '--jobs', 2]
     _, printed = tools.start(*run, '--list', cwd=study)
     assert [line.split()[:2] for line in printed.splitlines()] == [
-        ['absent', f'random/{name}'] for name in ('full/seed_0', 'lora/seed_0', 'wild/seed_0', 'full/seed_1')
+        ['absent', name]
+        for name in (
+            *(f'random/{row}/seed_0' for row in ('full', 'lora', 'wild')),
+            'other/lora/seed_0',
+            'random/full/seed_1',
+        )
     ]
     work = study / 'work_dirs/studies/tiny'
     work.mkdir(parents=True)
     (work / 'tiny_paper.md').write_text('of an earlier study\n')
     _, printed = tools.start(*run, cwd=study, expect=1)
-    assert '0 of 4 runs are finished' in printed
+    assert '0 of 5 runs are finished' in printed
     (problem,) = (line for line in printed.splitlines() if line.startswith('reproduce.py: random/wild'))
     console = Path(problem.split('its output: ')[1])
     assert 'not finite' in (study / console).read_text()
     assert 'note: random/wild/seed_0 is ' in printed and 'Fine-tuning' in printed
 
     rows = list(csv.DictReader((work / 'tiny.csv').read_text().splitlines()))
-    assert [row['method'] for row in rows] == ['Fine-tuning', 'LoRA']
-    assert [int(row['runs']) for row in rows] == [2, 1]
+    assert [(row['method'], row['run']) for row in rows] == [
+        ('Fine-tuning', 'random'),
+        ('LoRA', 'random'),
+        ('LoRA', 'other'),
+    ]
+    assert [int(row['runs']) for row in rows] == [2, 1, 1]
     assert '| Fine-tuning |' in (work / 'tiny.md').read_text()
     runs = list(csv.DictReader((work / 'tiny_runs.csv').read_text().splitlines()))
     assert [row['run'] for row in runs] == [
-        f'random/{name}' for name in ('full/seed_0', 'full/seed_1', 'lora/seed_0')
+        *(f'random/{name}' for name in ('full/seed_0', 'full/seed_1', 'lora/seed_0')),
+        'other/lora/seed_0',
     ]
     assert sum(float(row['semseg.mIoU']) for row in runs[:2]) / 2 == pytest.approx(
         float(rows[0]['semseg.mIoU'])
@@ -94,7 +104,9 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     (difference,) = (work / 'tiny_differences.md').read_text().splitlines()[2:]
     assert [cell.strip() for cell in difference.split('|')][1:4] == ['LoRA', 'Fine-tuning', 'random']
     assert not (work / 'tiny_paper.md').exists()  # the study does not want it
-    assert Image.open(work / 'tiny_random.png').size[0] > 400
+    for plot in ('random', 'over_encoders'):
+        assert Image.open(work / f'tiny_{plot}.png').size[0] > 400
+    assert 'no plot of other' in printed  # without the reference it has no gain
 
     # an interrupted run goes on from its last checkpoint, the others are not touched
     lora = work / 'random/lora/seed_0'
@@ -108,8 +120,8 @@ def test_a_study_from_nothing_to_its_table(tools, study):
     stamp.rename(stamp.with_name('20200101_000000'))  # the next start may come within the same second
     untouched = work / 'random/full/seed_0/epoch_2.pth'
     before = os.stat(untouched).st_mtime_ns
-    _, printed = tools.start(*run, '--rows', 'lora', 'full', cwd=study)
-    assert '2 of 3 runs are finished' in printed
+    _, printed = tools.start(*run, '--rows', 'lora', 'full', cwd=study, expect=1)  # no plot of other
+    assert '3 of 4 runs are finished' in printed
     assert os.stat(untouched).st_mtime_ns == before
     (second,) = (path for path in lora.glob('2*_*') if not path.name.startswith('2020'))
     assert len((second / 'vis_data/scalars.json').read_text().splitlines()) == len(lines) - 2
